@@ -1,0 +1,142 @@
+//! The caps that elements speak among each other: prompt embeddings and latent video.
+
+use gst::prelude::*;
+use latentflow::package::{Fraction, Manifest, VideoConfig};
+
+/// The media type of prompt embeddings.
+pub const PROMPT_EMBEDS: &str = "application/x-prompt-embeds";
+/// The media type of latent video.
+pub const LATENT: &str = "video/x-latent";
+
+/// Returns the caps of prompt embeddings: of any package, or of the one with `id`.
+pub fn prompt_embeds(id: Option<&str>) -> gst::Caps {
+    let builder = gst::Caps::builder(PROMPT_EMBEDS);
+    match id {
+        Some(id) => builder.field("model", id).build(),
+        None => builder.build(),
+    }
+}
+
+/// Returns the caps of latent video of any package, size and rate.
+pub fn any_latent() -> gst::Caps {
+    gst::Caps::builder(LATENT)
+        .field("width", gst::IntRange::new(1, i32::MAX))
+        .field("height", gst::IntRange::new(1, i32::MAX))
+        .field(
+            "framerate",
+            gst::FractionRange::new(gst::Fraction::new(1, i32::MAX), gst::Fraction::new(i32::MAX, 1)),
+        )
+        .build()
+}
+
+/// Returns the caps of latent video of the package with `id` in every size and rate that it can do.
+pub fn model_latent(id: &str, manifest: &Manifest) -> gst::Caps {
+    let VideoConfig { width, height, frame_rate, .. } = &manifest.video;
+    gst::Caps::builder(LATENT)
+        .field("model", id)
+        .field("width", gst::IntRange::new(width.min as i32, width.max as i32))
+        .field("height", gst::IntRange::new(height.min as i32, height.max as i32))
+        .field("framerate", gst::FractionRange::new(fraction(frame_rate.min), fraction(frame_rate.max)))
+        .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
+        .build()
+}
+
+/// Returns `value` as GStreamer writes it.
+pub fn fraction(value: Fraction) -> gst::Fraction {
+    gst::Fraction::new(value.numer as i32, value.denom as i32)
+}
+
+/// What fixed caps of latent video say: the package, and the video that the latents stand for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LatentInfo {
+    /// The package's ID.
+    pub model: String,
+    /// Pixels across.
+    pub width: u32,
+    /// Pixels down.
+    pub height: u32,
+    /// Frames a second.
+    pub framerate: gst::Fraction,
+}
+
+impl LatentInfo {
+    /// Returns what fixed `caps` say, or which field is missing.
+    pub fn from_caps(caps: &gst::CapsRef) -> Result<Self, String> {
+        let s = caps
+            .structure(0)
+            .filter(|s| s.name() == LATENT)
+            .ok_or_else(|| format!("`{caps}` is not {LATENT}"))?;
+        let missing = |field| format!("`{caps}` says no `{field}`");
+        let size = |field| -> Result<u32, String> {
+            let value = s.get::<i32>(field).map_err(|_| missing(field))?;
+            u32::try_from(value).ok().filter(|v| *v > 0).ok_or_else(|| format!("`{field}` is {value}"))
+        };
+        let framerate = s.get::<gst::Fraction>("framerate").map_err(|_| missing("framerate"))?;
+        if framerate.numer() <= 0 {
+            return Err(format!("`framerate` is {framerate}"));
+        }
+        let model = s.get::<String>("model").map_err(|_| missing("model"))?;
+        Ok(Self { model, width: size("width")?, height: size("height")?, framerate })
+    }
+
+    /// Returns the caps that say this.
+    pub fn to_caps(&self) -> gst::Caps {
+        gst::Caps::builder(LATENT)
+            .field("model", &self.model)
+            .field("width", self.width as i32)
+            .field("height", self.height as i32)
+            .field("framerate", self.framerate)
+            .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
+            .build()
+    }
+
+    /// Returns when frame `index` of a stream starts, counted from its first one: scaled, never accumulated.
+    pub fn frame_time(&self, index: u64) -> gst::ClockTime {
+        frame_time(index, self.framerate)
+    }
+
+    /// Returns how many frames fit into `duration`, rounded to the nearest.
+    pub fn frames_in(&self, duration: gst::ClockTime) -> u64 {
+        let (numer, denom) = (self.framerate.numer() as u64, self.framerate.denom() as u64);
+        duration
+            .nseconds()
+            .mul_div_round(numer, denom * gst::ClockTime::SECOND.nseconds())
+            .unwrap_or(u64::MAX)
+    }
+}
+
+/// Returns when frame `index` starts at `framerate`.
+pub fn frame_time(index: u64, framerate: gst::Fraction) -> gst::ClockTime {
+    let (numer, denom) = (framerate.numer() as u64, framerate.denom() as u64);
+    let second = gst::ClockTime::SECOND.nseconds();
+    gst::ClockTime::from_nseconds(index.mul_div_floor(second * denom, numer).unwrap_or(u64::MAX - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info() -> LatentInfo {
+        LatentInfo { model: "m-1".into(), width: 256, height: 160, framerate: gst::Fraction::new(24, 1) }
+    }
+
+    #[test]
+    fn caps_say_what_the_info_says() {
+        gst::init().unwrap();
+        assert_eq!(LatentInfo::from_caps(&info().to_caps()), Ok(info()));
+        assert!(info().to_caps().can_intersect(&any_latent()));
+        let error = LatentInfo::from_caps(&gst::Caps::builder(LATENT).field("width", 8).build()).unwrap_err();
+        assert!(error.contains("framerate"), "{error}");
+    }
+
+    #[test]
+    fn times_are_scaled_from_the_frame_index() {
+        let ntsc = LatentInfo { framerate: gst::Fraction::new(30000, 1001), ..info() };
+        assert_eq!(info().frame_time(24), gst::ClockTime::SECOND);
+        assert_eq!(info().frame_time(1).nseconds(), 41_666_666);
+        assert_eq!(ntsc.frame_time(30000), gst::ClockTime::from_seconds(1001));
+        for index in [0, 1, 2, 3, 71, 72, 1000, 86400] {
+            assert_eq!(ntsc.frames_in(ntsc.frame_time(index)), index);
+        }
+    }
+}

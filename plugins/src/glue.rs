@@ -1,0 +1,197 @@
+//! Between the library and GStreamer: opened models that elements share, settings that they have in common, errors and
+//! progress on the bus.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+
+use gst::glib;
+use gst::prelude::*;
+use latentflow::{Error, Model, Package, Result, RuntimeOptions};
+
+/// Where an element runs its graphs.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[enum_type(name = "GstLatentflowExecutionProvider")]
+pub enum ExecutionProvider {
+    /// CUDA where it works, else the CPU.
+    #[default]
+    #[enum_value(name = "CUDA where it works, else the CPU", nick = "auto")]
+    Auto,
+    /// The CPU.
+    #[enum_value(name = "The CPU", nick = "cpu")]
+    Cpu,
+    /// CUDA.
+    #[enum_value(name = "NVIDIA GPUs by CUDA", nick = "cuda")]
+    Cuda,
+    /// TensorRT.
+    #[enum_value(name = "NVIDIA GPUs by TensorRT", nick = "tensorrt")]
+    #[allow(clippy::enum_variant_names)]
+    TensorRt,
+}
+
+impl From<ExecutionProvider> for latentflow::ExecutionProvider {
+    fn from(provider: ExecutionProvider) -> Self {
+        match provider {
+            ExecutionProvider::Auto => Self::Auto,
+            ExecutionProvider::Cpu => Self::Cpu,
+            ExecutionProvider::Cuda => Self::Cuda,
+            ExecutionProvider::TensorRt => Self::TensorRt,
+        }
+    }
+}
+
+/// The properties that every element has.
+#[derive(Debug, Clone, Default)]
+pub struct ModelSettings {
+    /// The package's folder; `None` is the one named by the caps, and papercut without caps.
+    pub model: Option<String>,
+    /// Where graphs run.
+    pub execution_provider: ExecutionProvider,
+    /// Which GPU.
+    pub device_id: u32,
+    /// Threads; 0 is one a core.
+    pub num_threads: u32,
+}
+
+impl ModelSettings {
+    fn options(&self) -> RuntimeOptions {
+        RuntimeOptions {
+            execution_provider: self.execution_provider.into(),
+            device_id: self.device_id,
+            num_threads: self.num_threads,
+        }
+    }
+
+    /// Returns the model of the first element in a pipeline: the one in the folder `model`, or papercut.
+    ///
+    /// # Errors
+    /// As [`Package::open`].
+    pub fn open(&self) -> Result<Arc<Model>> {
+        let key = self.model.as_deref().map(|m| std::fs::canonicalize(m).unwrap_or_else(|_| m.into()));
+        let package = PACKAGES.lock().unwrap_or_else(PoisonError::into_inner).open(key.as_deref())?;
+        Ok(share(package, self.options()))
+    }
+
+    /// Returns the model that the caps name by `id`: already opened in this process, or the element's own.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the element's own package is another one; also as [`Package::open`].
+    pub fn resolve(&self, id: &str) -> Result<Arc<Model>> {
+        let known = PACKAGES.lock().unwrap_or_else(PoisonError::into_inner).by_id(id);
+        let package = match (known, &self.model) {
+            (Some(package), None) => package,
+            _ => self.open()?.package().clone(),
+        };
+        if package.id() != id {
+            return Err(Error::Setting {
+                setting: "model",
+                value: self.model.clone().unwrap_or_else(|| "unset".into()),
+                reason: format!(
+                    "the stream was made with package {id}, and this element has {}; set `model` to the folder of {id}",
+                    package.id()
+                ),
+            });
+        }
+        Ok(share(package, self.options()))
+    }
+}
+
+/// The packages that are alive in this process.
+#[derive(Default)]
+struct Packages {
+    by_folder: HashMap<Option<PathBuf>, Weak<Package>>,
+}
+
+impl Packages {
+    fn open(&mut self, folder: Option<&Path>) -> Result<Arc<Package>> {
+        if let Some(package) = self.by_folder.get(&folder.map(Path::to_owned)).and_then(Weak::upgrade) {
+            return Ok(package);
+        }
+        let package = Arc::new(match folder {
+            Some(folder) => Package::open(folder)?,
+            None => latentflow::papercut()?,
+        });
+        self.by_folder.insert(folder.map(Path::to_owned), Arc::downgrade(&package));
+        Ok(package)
+    }
+
+    fn by_id(&self, id: &str) -> Option<Arc<Package>> {
+        self.by_folder.values().filter_map(Weak::upgrade).find(|package| package.id() == id)
+    }
+}
+
+static PACKAGES: LazyLock<Mutex<Packages>> = LazyLock::new(Mutex::default);
+static MODELS: LazyLock<Mutex<HashMap<(String, RuntimeOptions), Weak<Model>>>> =
+    LazyLock::new(Mutex::default);
+
+fn share(package: Arc<Package>, options: RuntimeOptions) -> Arc<Model> {
+    let mut models = MODELS.lock().unwrap_or_else(PoisonError::into_inner);
+    models.retain(|_, model| model.strong_count() > 0);
+    let key = (package.id().to_owned(), options);
+    if let Some(model) = models.get(&key).and_then(Weak::upgrade) {
+        return model;
+    }
+    let model = Arc::new(Model::new(package, options));
+    models.insert(key, Arc::downgrade(&model));
+    model
+}
+
+/// Looks for ONNX Runtime beside the plugin: in its folder and in `onnxruntime` next to that.
+pub fn register_library_folders(plugin: &gst::Plugin) {
+    let Some(folder) = plugin.filename().and_then(|f| f.parent().map(Path::to_owned)) else { return };
+    if let Some(parent) = folder.parent() {
+        latentflow::add_library_folder(parent.join("onnxruntime"));
+    }
+    latentflow::add_library_folder(folder);
+}
+
+/// Returns `error` as the bus says it: the domain tells an application what kind it is, the text names the cure.
+pub fn error_message(error: &Error) -> gst::ErrorMessage {
+    match error {
+        Error::NotFound { .. } => gst::error_msg!(gst::ResourceError::NotFound, ["{error}"]),
+        Error::Package { .. } => gst::error_msg!(gst::ResourceError::Read, ["{error}"]),
+        Error::Library { .. } => gst::error_msg!(gst::LibraryError::Init, ["{error}"]),
+        Error::Provider { .. } | Error::Setting { .. } => {
+            gst::error_msg!(gst::LibraryError::Settings, ["{error}"])
+        }
+        Error::Shape { .. } => gst::error_msg!(gst::StreamError::WrongType, ["{error}"]),
+        _ => gst::error_msg!(gst::StreamError::Failed, ["{error}"]),
+    }
+}
+
+/// Posts `error` on the bus and returns the flow that goes with it: flushing if it was cancelled, which is no error.
+pub fn flow_error(element: &impl IsA<gst::Element>, error: &Error) -> gst::FlowError {
+    if let Error::Cancelled = error {
+        return gst::FlowError::Flushing;
+    }
+    element.upcast_ref::<gst::Element>().post_error_message(error_message(error));
+    gst::FlowError::Error
+}
+
+/// Posts a PROGRESS message: `gst-launch-1.0` prints them, applications show them.
+pub fn post_progress(element: &impl IsA<gst::Element>, kind: gst::ProgressType, code: &str, text: &str) {
+    let message =
+        gst::message::Progress::builder(kind, code, text).src(element.upcast_ref::<gst::Element>()).build();
+    // Fails only without a bus, when there is nobody to tell.
+    let _ = element.upcast_ref::<gst::Element>().post_message(message);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_error_has_its_domain() {
+        gst::init().unwrap();
+        let missing = Error::NotFound { path: "x".into(), reason: "no such folder".into() };
+        let text = format!("{:?}", error_message(&missing));
+        assert!(text.contains("no such folder"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let settings = ModelSettings { model: Some("does/not/exist".into()), ..Default::default() };
+        let error = settings.open().unwrap_err().to_string();
+        assert!(error.contains("does/not/exist") && error.contains("model.toml"), "{error}");
+    }
+}

@@ -1,0 +1,55 @@
+//! Floats in buffers: latents cross a pad as they are, without a copy.
+
+use latentflow::{Error, Result};
+
+/// A vector of floats that GStreamer sees as bytes.
+struct Floats(Vec<f32>);
+
+impl AsRef<[u8]> for Floats {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+impl AsMut<[u8]> for Floats {
+    fn as_mut(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
+
+/// Returns a buffer that holds `floats` in the machine's byte order.
+pub fn buffer_from_floats(floats: Vec<f32>) -> gst::Buffer {
+    gst::Buffer::from_mut_slice(Floats(floats))
+}
+
+/// Returns the floats in `bytes`, copied only where they are not aligned.
+///
+/// # Errors
+/// [`Error::Shape`] if the length is no multiple of a float's, or not `expected` floats where that is given.
+pub fn floats_in(bytes: &[u8], expected: Option<usize>) -> Result<std::borrow::Cow<'_, [f32]>> {
+    let length = bytes.len();
+    if length % 4 != 0 || expected.is_some_and(|e| e * 4 != length) {
+        let expected = expected.map_or("a multiple of 4".to_owned(), |e| format!("{} bytes", e * 4));
+        return Err(Error::Shape { what: "a buffer".into(), found: format!("{length} bytes"), expected });
+    }
+    Ok(match bytemuck::try_cast_slice(bytes) {
+        Ok(floats) => floats.into(),
+        Err(_) => bytemuck::pod_collect_to_vec(bytes).into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_come_back_as_they_went_in() {
+        gst::init().unwrap();
+        let buffer = buffer_from_floats(vec![1.0, -0.5, 3.25]);
+        let map = buffer.map_readable().unwrap();
+        assert_eq!(&*floats_in(&map, Some(3)).unwrap(), [1.0, -0.5, 3.25]);
+        assert_eq!(&*floats_in(&map[..8], None).unwrap(), [1.0, -0.5]);
+        assert!(floats_in(&map[..7], None).is_err());
+        assert!(floats_in(&map, Some(4)).unwrap_err().to_string().contains("16 bytes"));
+    }
+}

@@ -1,0 +1,24 @@
+//! Latentflow turns a prompt into video: the runtime library, free of GStreamer.
+//!
+//! ```text
+//! prompt ─text─► prompt_embeds ─┐
+//! seed ──noise─► latents ─patches─► tokens ─denoise(schedule, sampler)─► latents ─vae(tiles)─► frames
+//! frames ─vae──► latents ─┘ (image, video and continuation prompts)
+//! ```
+
+mod error;
+mod model;
+mod onnx;
+pub mod package;
+mod papercut;
+mod runtime;
+pub mod schedule;
+
+pub use error::{Error, Result};
+pub use model::Model;
+pub use onnx::{ElementType, Signature, TensorInfo};
+pub use package::Package;
+pub use papercut::papercut;
+pub use runtime::{
+    Cancel, ExecutionProvider, Feeds, Graph, RuntimeOptions, Tensor, Tensors, add_library_folder,
+};

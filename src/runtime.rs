@@ -1,0 +1,433 @@
+//! ONNX Runtime: one environment a process, execution providers, and graphs that are opened, run and cancelled.
+//!
+//! The only file that names `ort`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ndarray::{ArrayViewD, IxDyn};
+use ort::ep;
+use ort::session::{RunOptions, Session, SessionInputValue};
+use ort::value::{DynValue, Tensor as OrtTensor};
+
+use crate::error::{Error, Result};
+use crate::onnx::Signature;
+use crate::package::Package;
+
+/// Where graphs run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum ExecutionProvider {
+    /// CUDA where it works, else the CPU.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// NVIDIA's GPUs by CUDA.
+    Cuda,
+    /// NVIDIA's GPUs by TensorRT, which builds an engine a shape first.
+    TensorRt,
+}
+
+impl ExecutionProvider {
+    /// Every provider by its name.
+    pub const NAMES: [(&'static str, Self); 4] =
+        [("auto", Self::Auto), ("cpu", Self::Cpu), ("cuda", Self::Cuda), ("tensorrt", Self::TensorRt)];
+}
+
+impl fmt::Display for ExecutionProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, _) = Self::NAMES.iter().find(|(_, provider)| provider == self).expect("all are named");
+        f.write_str(name)
+    }
+}
+
+impl FromStr for ExecutionProvider {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        Self::NAMES.iter().find(|(n, _)| *n == name).map(|(_, provider)| *provider).ok_or_else(|| {
+            Error::Provider {
+                provider: name.to_owned(),
+                reason: "known are auto, cpu, cuda and tensorrt".into(),
+            }
+        })
+    }
+}
+
+/// How graphs are opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct RuntimeOptions {
+    /// Where they run.
+    pub execution_provider: ExecutionProvider,
+    /// Which GPU, from 0.
+    pub device_id: u32,
+    /// Threads of an operation on the CPU; 0 is as many as there are cores.
+    pub num_threads: u32,
+}
+
+static LIBRARY_FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+static ENVIRONMENT: Mutex<Option<ort::environment::Environment>> = Mutex::new(None);
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Adds a folder in which ONNX Runtime's shared library is looked for.
+///
+/// `ORT_DYLIB_PATH` comes first, then these folders in the order they were added, then the system's.
+pub fn add_library_folder(folder: impl Into<PathBuf>) {
+    let folder = folder.into();
+    let mut folders = lock(&LIBRARY_FOLDERS);
+    if !folders.contains(&folder) {
+        folders.push(folder);
+    }
+}
+
+/// Returns the process's one environment: a second one can never be made, so it is never dropped.
+fn environment() -> Result<ort::environment::Environment> {
+    let mut slot = lock(&ENVIRONMENT);
+    if let Some(environment) = slot.as_ref() {
+        return Ok(environment.clone());
+    }
+    let library = find_library()?;
+    let failed = |e: &dyn fmt::Display| Error::Library { reason: format!("`{}`: {e}", library.display()) };
+    let environment = ort::init_from(&library)
+        .map_err(|e| failed(&e))?
+        .with_name("latentflow")
+        .with_telemetry(false)
+        .build()
+        .map_err(|e| failed(&e))?;
+    Ok(slot.insert(environment).clone())
+}
+
+fn find_library() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|p| !p.is_empty()) {
+        let path = PathBuf::from(path);
+        return path.canonicalize().map_err(|e| Error::Library {
+            reason: format!("ORT_DYLIB_PATH is `{}`: {e}; set it to libonnxruntime.so", path.display()),
+        });
+    }
+    let mut folders = lock(&LIBRARY_FOLDERS).clone();
+    let system = ["/usr/local/lib", "/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+    folders.extend(system.iter().map(PathBuf::from));
+    folders.iter().find_map(|folder| library_in(folder)).ok_or_else(|| {
+        let looked: Vec<String> = folders.iter().map(|f| f.display().to_string()).collect();
+        let reason = format!(
+            "no libonnxruntime.so in {}; run pipelines/setup.sh, or set ORT_DYLIB_PATH to the library",
+            looked.join(", ")
+        );
+        Error::Library { reason }
+    })
+}
+
+fn library_in(folder: &Path) -> Option<PathBuf> {
+    let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
+    let libraries = std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    libraries.filter(|path| name(path).is_some_and(|n| n.starts_with("libonnxruntime.so"))).max()
+}
+
+/// A tensor that graphs take and give: 32-bit floats or 64-bit integers, contiguous.
+///
+/// One graph's output can be another's input without a copy.
+pub struct Tensor(DynValue);
+
+impl Tensor {
+    /// Returns a tensor of floats; `data` holds the product of `shape`.
+    pub fn from_f32(shape: &[usize], data: Vec<f32>) -> Result<Self> {
+        let length = data.len();
+        let tensor = OrtTensor::from_array((shape.to_vec(), data));
+        tensor.map(|t| Self(t.into_dyn())).map_err(|_| Self::mismatch(shape, length))
+    }
+
+    /// Returns a tensor of integers; `data` holds the product of `shape`.
+    pub fn from_i64(shape: &[usize], data: Vec<i64>) -> Result<Self> {
+        let length = data.len();
+        let tensor = OrtTensor::from_array((shape.to_vec(), data));
+        tensor.map(|t| Self(t.into_dyn())).map_err(|_| Self::mismatch(shape, length))
+    }
+
+    fn mismatch(shape: &[usize], length: usize) -> Error {
+        Error::shape("a tensor's data", length, format!("the product of {shape:?}"))
+    }
+
+    /// Returns its dimensions.
+    pub fn shape(&self) -> Vec<usize> {
+        self.0.shape().iter().map(|&d| d as usize).collect()
+    }
+
+    /// Returns the floats in it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it holds something else.
+    pub fn f32(&self) -> Result<&[f32]> {
+        let floats = self.0.try_extract_tensor::<f32>();
+        floats.map(|(_, data)| data).map_err(|e| Error::shape("a tensor", e.to_string(), "32-bit floats"))
+    }
+
+    /// Returns the floats in it, to be written.
+    pub fn f32_mut(&mut self) -> Result<&mut [f32]> {
+        let floats = self.0.try_extract_tensor_mut::<f32>();
+        floats.map(|(_, data)| data).map_err(|e| Error::shape("a tensor", e.to_string(), "32-bit floats"))
+    }
+
+    /// Returns the floats in it as an array.
+    pub fn view(&self) -> Result<ArrayViewD<'_, f32>> {
+        let shape = self.shape();
+        ArrayViewD::from_shape(IxDyn(&shape), self.f32()?)
+            .map_err(|e| Error::shape("a tensor", shape, e.to_string()))
+    }
+
+    /// Returns the integers in it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it holds something else.
+    pub fn i64(&self) -> Result<&[i64]> {
+        let integers = self.0.try_extract_tensor::<i64>();
+        integers.map(|(_, data)| data).map_err(|e| Error::shape("a tensor", e.to_string(), "64-bit integers"))
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor{:?}", self.shape())
+    }
+}
+
+/// What a graph gave, by name.
+pub type Tensors = HashMap<String, Tensor>;
+
+/// What a graph may be fed, by name: it takes what it declares and leaves the rest.
+pub type Feeds<'a> = HashMap<&'a str, &'a Tensor>;
+
+/// Ends a running inference from another thread, within the operation that runs.
+#[derive(Clone, Default)]
+pub struct Cancel(Arc<CancelState>);
+
+#[derive(Default)]
+struct CancelState {
+    cancelled: AtomicBool,
+    runs: Mutex<Vec<Arc<RunOptions>>>,
+}
+
+impl Cancel {
+    /// Returns a token that nothing has cancelled.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Ends what runs with this token; later runs end at once, until [`reset`](Self::reset).
+    pub fn cancel(&self) {
+        self.0.cancelled.store(true, Ordering::SeqCst);
+        for run in lock(&self.0.runs).iter() {
+            // Can only fail for want of memory; then the run ends by itself.
+            let _ = run.terminate();
+        }
+    }
+
+    /// Lets runs go ahead again.
+    pub fn reset(&self) {
+        self.0.cancelled.store(false, Ordering::SeqCst);
+    }
+
+    /// Returns whether it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::SeqCst)
+    }
+
+    fn enter(&self, run: &Arc<RunOptions>) -> Result<CancelGuard<'_>> {
+        lock(&self.0.runs).push(run.clone());
+        let guard = CancelGuard { cancel: self, run: run.clone() };
+        if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(guard) }
+    }
+}
+
+struct CancelGuard<'a> {
+    cancel: &'a Cancel,
+    run: Arc<RunOptions>,
+}
+
+impl Drop for CancelGuard<'_> {
+    fn drop(&mut self) {
+        lock(&self.cancel.0.runs).retain(|run| !Arc::ptr_eq(run, &self.run));
+    }
+}
+
+/// An opened ONNX graph.
+pub struct Graph {
+    name: String,
+    signature: Signature,
+    provider: ExecutionProvider,
+    session: Mutex<Session>,
+}
+
+impl Graph {
+    /// Opens the graph in `file` of `package`.
+    ///
+    /// # Errors
+    /// [`Error::Library`] without ONNX Runtime, [`Error::Provider`] if the provider named does not work,
+    /// [`Error::Inference`] if ONNX Runtime refuses the graph.
+    pub fn open(package: &Package, file: &Path, options: RuntimeOptions) -> Result<Self> {
+        let environment = environment()?;
+        let mut failures = Vec::new();
+        for provider in candidates(options.execution_provider) {
+            match open_session(&environment, package, file, provider, options) {
+                Ok(session) => {
+                    return Ok(Self {
+                        name: file.display().to_string(),
+                        signature: package.signature(file).clone(),
+                        provider,
+                        session: Mutex::new(session),
+                    });
+                }
+                Err(e) => failures.push((provider, e)),
+            }
+        }
+        // The last failure is the CPU's, or that of the provider asked for.
+        match failures.pop() {
+            Some((ExecutionProvider::Cpu, e)) => {
+                Err(Error::inference(&package.path(file).display().to_string(), e))
+            }
+            Some((provider, e)) => {
+                Err(Error::Provider { provider: provider.to_string(), reason: first_line(&e.to_string()) })
+            }
+            None => unreachable!("there is always a candidate"),
+        }
+    }
+
+    /// Returns the graph's file in the package.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns what the graph declares.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// Returns where it runs; never [`ExecutionProvider::Auto`].
+    pub fn provider(&self) -> ExecutionProvider {
+        self.provider
+    }
+
+    /// Runs the graph on those of `feeds` that it declares and returns its outputs.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] names the tensor that is missing or of another shape than declared; [`Error::Cancelled`] after
+    /// [`Cancel::cancel`]; [`Error::Inference`] for what ONNX Runtime fails at.
+    pub fn run(&self, feeds: &Feeds, cancel: &Cancel) -> Result<Tensors> {
+        let mut inputs: Vec<(&str, SessionInputValue)> = Vec::with_capacity(self.signature.inputs.len());
+        for input in &self.signature.inputs {
+            let what = || format!("input `{}` of graph `{}`", input.name, self.name);
+            let Some(tensor) = feeds.get(input.name.as_str()) else {
+                return Err(Error::shape(what(), "missing", "a tensor of that name"));
+            };
+            let shape = tensor.0.shape();
+            let fits = |(d, found): (&Option<usize>, &i64)| d.is_none_or(|d| d as i64 == *found);
+            if shape.len() != input.shape.len() || !input.shape.iter().zip(shape.iter()).all(fits) {
+                return Err(Error::shape(what(), shape, format!("{:?}", input.shape)));
+            }
+            inputs.push((&input.name, (&tensor.0).into()));
+        }
+        let failed = |e: ort::Error| {
+            if cancel.is_cancelled() { Error::Cancelled } else { Error::inference(&self.name, e) }
+        };
+        let options = Arc::new(RunOptions::new().map_err(failed)?);
+        let _guard = cancel.enter(&options)?;
+        let mut session = lock(&self.session);
+        let outputs = session.run_with_options(inputs, &options).map_err(failed)?;
+        Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), Tensor(value))).collect())
+    }
+}
+
+impl fmt::Debug for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Graph({} on {})", self.name, self.provider)
+    }
+}
+
+fn candidates(asked: ExecutionProvider) -> Vec<ExecutionProvider> {
+    match asked {
+        ExecutionProvider::Auto if <ep::CUDA as ep::ExecutionProvider>::is_available().unwrap_or(false) => {
+            vec![ExecutionProvider::Cuda, ExecutionProvider::Cpu]
+        }
+        ExecutionProvider::Auto => vec![ExecutionProvider::Cpu],
+        named => vec![named],
+    }
+}
+
+/// Builder methods fail with errors that are not `Send`, hence a function of its own with `ort`'s result.
+fn open_session(
+    environment: &ort::environment::Environment,
+    package: &Package,
+    file: &Path,
+    provider: ExecutionProvider,
+    options: RuntimeOptions,
+) -> ort::Result<Session> {
+    let device = options.device_id as i32;
+    let mut builder = Session::builder(environment)?
+        .with_intra_threads(options.num_threads as usize)?
+        // The sessions of a pipeline share the cores: a thread that spins takes them from the one that works.
+        .with_intra_op_spinning(false)?
+        .with_log_level(ort::logging::LogLevel::Fatal)?;
+    builder = match provider {
+        ExecutionProvider::Auto | ExecutionProvider::Cpu => builder,
+        ExecutionProvider::Cuda => builder.with_execution_providers([ep::CUDA::default()
+            .with_device_id(device)
+            .build()
+            .error_on_failure()])?,
+        ExecutionProvider::TensorRt => builder.with_execution_providers([
+            ep::TensorRT::default()
+                .with_device_id(device)
+                .with_engine_cache(true)
+                .with_engine_cache_prefix(package.id())
+                .with_engine_cache_path(std::env::temp_dir().join("latentflow").display())
+                .build()
+                .error_on_failure(),
+            ep::CUDA::default().with_device_id(device).build().error_on_failure(),
+        ])?,
+    };
+    if package.folder().is_some() {
+        return builder.commit_from_file(package.path(file));
+    }
+    let bytes = |file: &Path| package.bytes(file).map_err(ort::Error::wrap);
+    for name in &package.signature(file).external_data {
+        let weights = bytes(&file.with_file_name(name))?;
+        builder = builder.with_external_initializer_file_in_memory(name, Arc::from(&*weights))?;
+    }
+    builder.commit_from_memory(&bytes(file)?)
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn providers_are_known_by_name() {
+        for (name, provider) in ExecutionProvider::NAMES {
+            assert_eq!(name.parse::<ExecutionProvider>().unwrap(), provider);
+            assert_eq!(provider.to_string(), name);
+        }
+        let error = "gpu".parse::<ExecutionProvider>().unwrap_err().to_string();
+        assert!(error.contains("`gpu`") && error.contains("tensorrt"), "{error}");
+    }
+
+    #[test]
+    fn the_newest_library_of_a_folder_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(library_in(folder.path()), None);
+        for name in
+            ["libonnxruntime.so.1.31.1", "libonnxruntime.so.1.32.0", "libonnxruntime_providers_shared.so"]
+        {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert_eq!(library_in(folder.path()).unwrap(), folder.path().join("libonnxruntime.so.1.32.0"));
+    }
+}
