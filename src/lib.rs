@@ -8,10 +8,13 @@
 
 mod error;
 mod model;
+pub mod noise;
 mod onnx;
 pub mod package;
 mod papercut;
+pub mod patches;
 mod runtime;
+pub mod sampler;
 pub mod schedule;
 
 pub use error::{Error, Result};
