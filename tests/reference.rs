@@ -1,0 +1,580 @@
+//! The library's numbers against those of PyTorch and diffusers, which `data/reference.py` made, and what has to hold
+//! for any numbers.
+//!
+//! ```text
+//! cargo test --test reference
+//! cargo test --test reference -- --nocapture samplers    # prints the worst error of each sampler
+//! ```
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+/// The cases of `data/reference/{name}.json`.
+fn cases<T: DeserializeOwned>(name: &str) -> Vec<T> {
+    #[derive(serde::Deserialize)]
+    struct File<T> {
+        cases: Vec<T>,
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/reference/{name}.json"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let file: File<T> = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    assert!(!file.cases.is_empty(), "{} has no cases", path.display());
+    file.cases
+}
+
+/// The greatest difference, in units of the greatest expected number.
+#[track_caller]
+fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let scale = expected.iter().fold(f32::MIN_POSITIVE, |most, x| most.max(x.abs()));
+    let worst = found.iter().zip(expected).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, |most, x| {
+        assert!(!x.is_nan());
+        f64::max(most, x)
+    });
+    worst / f64::from(scale)
+}
+
+mod noise {
+    //! Here belongs what a seed gives: PyTorch's numbers, draw by draw.
+
+    use latentflow::noise::{Generator, chunk_seed, randn};
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    struct Case {
+        seed: u64,
+        draws: Vec<Draw>,
+    }
+
+    #[derive(Deserialize)]
+    struct Draw {
+        n: usize,
+        head: Vec<f32>,
+        tail: Vec<f32>,
+    }
+
+    #[test]
+    fn draws_are_those_of_torch_whatever_their_length_seed_and_order() {
+        for case in super::cases::<Case>("noise") {
+            let mut generator = Generator::new(case.seed);
+            let plan: Vec<usize> = case.draws.iter().map(|draw| draw.n).collect();
+            for draw in case.draws {
+                let mut found = vec![0.0; draw.n];
+                generator.randn(&mut found);
+                let head = &found[..draw.head.len()];
+                let tail = &found[found.len() - draw.tail.len()..];
+                for (found, expected) in head.iter().zip(&draw.head).chain(tail.iter().zip(&draw.tail)) {
+                    assert!(
+                        (found - expected).abs() < 1e-6,
+                        "seed {} draws {plan:?}, draw of {}: {found} instead of {expected}",
+                        case.seed,
+                        draw.n
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_lower_half_of_a_seed_counts() {
+        assert_eq!(randn(&[40], 7), randn(&[40], 7 + (1 << 32)));
+        assert_ne!(randn(&[40], 7), randn(&[40], 8));
+    }
+
+    #[test]
+    fn a_chunk_has_its_noise_whenever_it_is_made() {
+        let chunks = |indices: [u64; 3]| indices.map(|index| randn(&[2, 3, 4], chunk_seed(99, index)));
+        let [a, b, c] = chunks([0, 1, 2]);
+        let [c2, a2, b2] = chunks([2, 0, 1]);
+        assert_eq!((&a, &b, &c), (&a2, &b2, &c2));
+        assert_eq!(a, randn(&[2, 3, 4], 99), "the first chunk is the clip of that seed");
+        assert!(a != b && b != c && a != c);
+    }
+}
+
+mod patches {
+    //! Here belongs the order of tokens and of the numbers in them.
+
+    use latentflow::{Error, patches};
+    use ndarray::{Array2, Array4};
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    struct Case {
+        shape: [usize; 4],
+        patch_size: usize,
+        patch_size_t: usize,
+        tokens: Vec<Vec<f32>>,
+    }
+
+    fn counted(shape: [usize; 4]) -> Array4<f32> {
+        let n = shape.iter().product::<usize>();
+        Array4::from_shape_vec(shape, (0..n).map(|i| i as f32).collect()).unwrap()
+    }
+
+    #[test]
+    fn tokens_are_in_the_order_of_diffusers_and_back() {
+        for Case { shape, patch_size, patch_size_t, tokens } in super::cases("patches") {
+            let latents = counted(shape);
+            let found = patches::pack(latents.view(), patch_size, patch_size_t).unwrap();
+            assert_eq!(found.rows().into_iter().map(|token| token.to_vec()).collect::<Vec<_>>(), tokens);
+            assert_eq!(found.nrows(), patches::seq_len(shape, patch_size, patch_size_t).unwrap());
+            assert_eq!(patches::unpack(found.view(), shape, patch_size, patch_size_t).unwrap(), latents);
+        }
+    }
+
+    #[test]
+    fn latents_in_any_memory_order_make_the_same_tokens() {
+        let latents = counted([2, 2, 4, 6]);
+        let mut frames_first = Array4::zeros([2, 2, 4, 6]);
+        frames_first.swap_axes(0, 1);
+        frames_first.assign(&latents.view().permuted_axes([1, 0, 2, 3]));
+        frames_first.swap_axes(0, 1);
+        assert_eq!(
+            patches::pack(frames_first.view(), 2, 1).unwrap(),
+            patches::pack(latents.view(), 2, 1).unwrap()
+        );
+    }
+
+    #[test]
+    fn shapes_that_do_not_divide_are_refused_with_the_reason() {
+        let latents = counted([3, 2, 5, 6]);
+        for (patch_size, patch_size_t) in [(2, 1), (1, 3), (0, 1), (1, 0)] {
+            let error = patches::pack(latents.view(), patch_size, patch_size_t).unwrap_err();
+            assert!(matches!(error, Error::Shape { .. }));
+            assert!(error.to_string().contains("[3, 2, 5, 6]"), "{error}");
+            assert!(
+                patches::unpack(Array2::zeros([1, 1]).view(), [3, 2, 5, 6], patch_size, patch_size_t)
+                    .is_err()
+            );
+        }
+        let error = patches::unpack(Array2::zeros([4, 12]).view(), [3, 2, 4, 4], 2, 1).unwrap_err();
+        assert!(error.to_string().contains("[4, 12]") && error.to_string().contains("[8, 12]"), "{error}");
+    }
+}
+
+mod samplers {
+    //! Here belong schedules and whole loops as diffusers computes them, on a stand-in for a model.
+
+    use std::collections::BTreeMap;
+
+    use latentflow::sampler::Sampler;
+    use latentflow::schedule::SchedulerConfig;
+    use serde::Deserialize;
+
+    use super::relative_error;
+
+    #[derive(Deserialize)]
+    struct Case {
+        config: SchedulerConfig,
+        seq_len: usize,
+        runs: BTreeMap<usize, Run>,
+    }
+
+    #[derive(Deserialize)]
+    struct Run {
+        timesteps: Vec<f32>,
+        /// DDIM has none in diffusers.
+        sigmas: Option<Vec<f32>>,
+        init_noise_sigma: f32,
+        /// `CLEAN` with the noise of the middle step.
+        noisy: Vec<f32>,
+        /// The sample after each step, or only after the last one.
+        r#loop: Vec<Vec<f32>>,
+        /// The same from the middle step on.
+        late_loop: Option<Vec<Vec<f32>>>,
+    }
+
+    const FIRST: [f32; 8] = [0.3, -1.2, 0.8, 2.1, -0.4, 0.05, -1.9, 1.1];
+    const CLEAN: [f32; 8] = [-0.7, 0.2, 1.4, -1.1, 0.9, -0.3, 0.6, -2.0];
+
+    /// The stand-in: mixes neighbours and bends, so that no mistake cancels.
+    fn model(sample: &[f32], t: f32) -> Vec<f32> {
+        let neighbours = sample.iter().cycle().skip(1);
+        sample
+            .iter()
+            .zip(neighbours)
+            .map(|(x, next)| (x * 0.5 + next / (1.0 + next.abs())) * ((t + 1.0) / (t + 2.0)))
+            .collect()
+    }
+
+    /// Runs `sampler` from step `begin` on and returns the sample after each step.
+    fn run(sampler: &mut Sampler, begin: usize) -> Vec<Vec<f32>> {
+        let mut sample = FIRST.map(|x| x * sampler.schedule().init_noise_sigma);
+        (begin..sampler.schedule().len())
+            .map(|index| {
+                let scale = sampler.scale_model_input(index);
+                let output = model(&sample.map(|x| x * scale), sampler.schedule().timesteps[index]);
+                sampler.step(index, &mut sample, &output);
+                sample.to_vec()
+            })
+            .collect()
+    }
+
+    /// Holds all cases of a file against diffusers and prints the worst errors.
+    ///
+    /// Timesteps have to agree to two units in the last place, noise levels within `sigma_tolerance` of each, samples
+    /// within `tolerance` of their greatest number.
+    fn check(name: &str, sigma_tolerance: f64, tolerance: f64) {
+        let mut worst = [0.0f64; 2];
+        for Case { config, seq_len, runs } in super::cases(name) {
+            for (steps, expected) in runs {
+                let context = format!("{steps} steps of {config:?}");
+                let schedule = config.schedule(steps, seq_len).unwrap_or_else(|e| panic!("{e}: {context}"));
+
+                assert_eq!(schedule.len(), steps);
+                for (found, expected) in schedule.timesteps.iter().zip(&expected.timesteps) {
+                    let close = (found - expected).abs() <= 2.0 * f32::EPSILON * expected.abs();
+                    assert!(close, "timestep {found} instead of {expected}: {context}");
+                }
+                for (found, expected) in schedule.sigmas.iter().zip(expected.sigmas.iter().flatten()) {
+                    let error = f64::from((found - expected).abs() / expected.max(f32::MIN_POSITIVE));
+                    assert!(error <= sigma_tolerance, "sigma {found} instead of {expected}: {context}");
+                    worst[0] = worst[0].max(error);
+                }
+                let scale = [schedule.init_noise_sigma];
+                assert!(relative_error(&scale, &[expected.init_noise_sigma]) < 1e-6, "{context}");
+
+                let mut noisy = CLEAN;
+                schedule.add_noise(&mut noisy, &FIRST, steps / 2);
+                assert!(relative_error(&noisy, &expected.noisy) < 1e-6, "{noisy:?}: {context}");
+
+                let mut sampler = Sampler::new(&config, schedule);
+                let late = expected.late_loop.iter().map(|samples| (steps / 2, samples));
+                for (begin, expected) in [(0, &expected.r#loop)].into_iter().chain(late) {
+                    sampler.reset();
+                    let found = run(&mut sampler, begin);
+                    let recorded = found.len() - expected.len();
+                    for (index, (found, expected)) in found[recorded..].iter().zip(expected).enumerate() {
+                        let error = relative_error(found, expected);
+                        let step = begin + recorded + index;
+                        assert!(
+                            error <= tolerance,
+                            "{error:e} at step {step}: {found:?}, {expected:?}: {context}"
+                        );
+                        worst[1] = worst[1].max(error);
+                    }
+                }
+            }
+        }
+        println!("{name}: worst relative error of sigmas {:.1e}, of samples {:.1e}", worst[0], worst[1]);
+    }
+
+    #[test]
+    fn flow_matching_euler_is_that_of_diffusers() {
+        check("flow_euler", 2e-7, 1e-6);
+    }
+
+    #[test]
+    fn unipc_is_that_of_diffusers() {
+        check("unipc", 2e-7, 2e-6);
+    }
+
+    #[test]
+    fn ddim_is_that_of_diffusers() {
+        check("ddim", 2e-7, 1e-5);
+    }
+
+    #[test]
+    fn cogvideox_ddim_is_that_of_diffusers() {
+        check("cogvideox_ddim", 2e-7, 2e-6);
+    }
+
+    #[test]
+    fn euler_discrete_is_that_of_diffusers() {
+        check("euler_discrete", 1e-6, 2e-6);
+    }
+
+    /// The first sample is noise times 4096, of which single precision keeps three decimals. Its 4096 and all other
+    /// noise levels come from square roots, which PyTorch rounds otherwise on one processor than on another.
+    #[test]
+    fn euler_discrete_from_zero_snr_is_that_of_diffusers_as_far_as_the_first_sample_tells() {
+        check("euler_discrete_zero_snr", 4e-6, 5e-4);
+    }
+
+    #[test]
+    fn timesteps_of_every_step_count_are_those_of_diffusers() {
+        #[derive(Deserialize)]
+        struct Spacing {
+            timestep_spacing: String,
+            weighted_sums: Vec<f64>,
+        }
+        for Spacing { timestep_spacing, weighted_sums } in super::cases("spacings") {
+            let config = serde_json::json!({ "type": "DDIMScheduler", "timestep_spacing": timestep_spacing });
+            let config: SchedulerConfig = serde_json::from_value(config).unwrap();
+            for (steps, expected) in (1..).zip(weighted_sums) {
+                let timesteps = config.schedule(steps, 0).unwrap().timesteps;
+                let found: f64 = (1..).zip(timesteps).map(|(i, t)| f64::from(i) * f64::from(t)).sum();
+                assert_eq!(found, expected, "{steps} steps, {timestep_spacing}");
+            }
+        }
+    }
+}
+
+mod invariants {
+    //! Here belongs what has to hold for any model and any number of steps.
+
+    use std::sync::Arc;
+
+    use latentflow::sampler::{Sampler, guide};
+    use latentflow::schedule::SchedulerConfig;
+
+    /// One configuration of each type and of each way that its noise levels come about.
+    fn configs() -> Vec<SchedulerConfig> {
+        [
+            "type = 'FlowMatchEulerDiscreteScheduler'\nshift = 3",
+            "type = 'FlowMatchEulerDiscreteScheduler'\nsigma_schedule = 'linspace'\nuse_dynamic_shifting = true",
+            "type = 'UniPCMultistepScheduler'\nuse_flow_sigmas = true\nprediction_type = 'flow_prediction'\nflow_shift = 5",
+            "type = 'DDIMScheduler'\nbeta_schedule = 'scaled_linear'\nclip_sample = false\nprediction_type = 'v_prediction'",
+            "type = 'CogVideoXDDIMScheduler'\nprediction_type = 'v_prediction'\ntimestep_spacing = 'trailing'",
+            "type = 'EulerDiscreteScheduler'\nbeta_start = 0.00085\nbeta_end = 0.012",
+        ]
+        .map(|text| toml::from_str(text).unwrap_or_else(|e| panic!("{text}: {e}")))
+        .to_vec()
+    }
+
+    const STEPS: [usize; 10] = [1, 2, 3, 4, 7, 8, 20, 33, 61, 1000];
+
+    #[test]
+    fn noise_falls_to_nothing() {
+        for config in configs() {
+            for steps in STEPS {
+                let schedule = config.schedule(steps, 1024).unwrap();
+                assert_eq!((schedule.timesteps.len(), schedule.sigmas.len()), (steps, steps + 1));
+                assert_eq!(schedule.sigmas[steps], 0.0, "{config:?}");
+                assert!(
+                    schedule.sigmas.is_sorted_by(|a, b| a > b),
+                    "{steps} {config:?}: {:?}",
+                    schedule.sigmas
+                );
+                assert!(schedule.timesteps.is_sorted_by(|a, b| a >= b && *b >= 0.0), "{steps} {config:?}");
+                assert!(schedule.timesteps[0] <= 1000.0);
+                if config.is_flow() {
+                    assert!((schedule.sigmas[0] - 1.0).abs() < 2e-6, "flows begin with noise alone");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn strength_is_the_share_of_the_steps_that_is_done() {
+        let schedule = configs()[0].schedule(10, 0).unwrap();
+        for (strength, begin) in
+            [(0.0, 10), (0.09, 10), (0.1, 9), (0.55, 5), (1.0, 0), (2.0, 0), (-1.0, 10), (f64::NAN, 10)]
+        {
+            assert_eq!(schedule.begin_index(strength), begin, "strength {strength}");
+        }
+    }
+
+    #[test]
+    fn a_sample_is_clean_after_the_last_step() {
+        for config in configs() {
+            let schedule = config.schedule(4, 1024).unwrap();
+            let mut sample = [0.5, -2.0, 3.25];
+            schedule.add_noise(&mut sample, &[9.0, 9.0, 9.0], 4);
+            assert_eq!(sample, [0.5, -2.0, 3.25], "{config:?}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_knows_the_truth_is_led_to_it() {
+        let (truth, noise) = ([0.5f32, -2.0, 3.25, 0.0], [1.0f32, -0.3, 0.2, -1.5]);
+        for config in configs() {
+            for steps in [1, 2, 5, 20] {
+                let schedule = Arc::new(config.schedule(steps, 1024).unwrap());
+                let mut sampler = Sampler::new(&config, schedule.clone());
+                let mut sample = truth;
+                schedule.add_noise(&mut sample, &noise, 0);
+                for index in 0..steps {
+                    // What each kind of model would answer if it could see `truth` and `noise`.
+                    let (mut signal, mut sigma) = ([1.0], [0.0]);
+                    schedule.add_noise(&mut signal, &[0.0], index);
+                    schedule.add_noise(&mut sigma, &[1.0], index);
+                    let answer: Vec<f32> = (0..4)
+                        .map(|j| match &config {
+                            config if config.is_flow() => noise[j] - truth[j],
+                            SchedulerConfig::EulerDiscreteScheduler(_) => noise[j],
+                            _ => signal[0] * noise[j] - sigma[0] * truth[j],
+                        })
+                        .collect();
+                    sampler.step(index, &mut sample, &answer);
+                }
+                assert!(super::relative_error(&sample, &truth) < 1e-5, "{steps} {config:?}: {sample:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_leaves_no_trace_in_the_next_one() {
+        fn run(sampler: &mut Sampler, steps: usize) -> Vec<f32> {
+            let mut sample = vec![0.3, -1.2, 0.8];
+            for index in 0..steps {
+                let output: Vec<f32> = sample.iter().map(|x| x * x - 0.5).collect();
+                sampler.step(index, &mut sample, &output);
+            }
+            sample
+        }
+        for config in configs() {
+            let schedule = Arc::new(config.schedule(6, 1024).unwrap());
+            let expected = run(&mut Sampler::new(&config, schedule.clone()), 6);
+            let mut sampler = Sampler::new(&config, schedule);
+
+            run(&mut sampler, 3);
+            sampler.reset();
+            assert_eq!(run(&mut sampler, 6), expected, "after reset: {config:?}");
+
+            run(&mut sampler, 4);
+            assert_eq!(run(&mut sampler, 6), expected, "after a cancelled run: {config:?}");
+
+            sampler.step(0, &mut [1.0; 7], &[1.0; 7]);
+            sampler.step(1, &mut [1.0; 7], &[1.0; 7]);
+            assert_eq!(run(&mut sampler, 6), expected, "after another length: {config:?}");
+        }
+    }
+
+    #[test]
+    fn guidance_goes_from_one_prediction_through_the_other() {
+        for (scale, expected) in [(0.0, [1.0, -1.0]), (1.0, [2.0, 1.0]), (3.0, [4.0, 5.0])] {
+            let mut cond = [2.0, 1.0];
+            guide(&mut cond, &[1.0, -1.0], scale);
+            assert_eq!(cond, expected);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "not one of DDIMScheduler")]
+    fn a_schedule_of_another_scheduler_is_a_mistake() {
+        let configs = configs();
+        Sampler::new(&configs[3], configs[0].schedule(4, 0).unwrap());
+    }
+}
+
+mod refusals {
+    //! Here belongs what a package may not ask for, and the words that it is told so with.
+
+    use latentflow::schedule::SchedulerConfig;
+
+    /// What is said to a table with `type` and `fields`, on reading or on validation.
+    fn refusal(r#type: &str, fields: &str) -> String {
+        match toml::from_str::<SchedulerConfig>(&format!("type = '{type}'\n{fields}")) {
+            Ok(config) => config.validate().expect_err(fields),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn every_name_is_a_type_and_nothing_else_is() {
+        for name in SchedulerConfig::NAMES {
+            let config: SchedulerConfig = toml::from_str(&format!("type = '{name}'")).unwrap();
+            assert_eq!(config.name(), *name);
+        }
+        assert!(refusal("PNDMScheduler", "").contains("PNDMScheduler"));
+    }
+
+    #[test]
+    fn unknown_fields_are_named() {
+        for name in SchedulerConfig::NAMES {
+            assert!(refusal(name, "skip_prk_steps = true").contains("skip_prk_steps"));
+        }
+    }
+
+    #[test]
+    fn what_is_not_implemented_is_named_with_its_value() {
+        const FLOW: &str = "use_flow_sigmas = true\nprediction_type = 'flow_prediction'\n";
+        for (name, fields, expected) in [
+            ("FlowMatchEulerDiscreteScheduler", "shift = 0", "`shift` is 0"),
+            ("FlowMatchEulerDiscreteScheduler", "shift = nan", "`shift` is NaN"),
+            ("FlowMatchEulerDiscreteScheduler", "shift_terminal = 1.0", "`shift_terminal` is 1"),
+            ("FlowMatchEulerDiscreteScheduler", "num_train_timesteps = 0", "`num_train_timesteps` is 0"),
+            ("FlowMatchEulerDiscreteScheduler", "use_karras_sigmas = true", "`use_karras_sigmas` is true"),
+            (
+                "FlowMatchEulerDiscreteScheduler",
+                "stochastic_sampling = true",
+                "`stochastic_sampling` is true",
+            ),
+            ("FlowMatchEulerDiscreteScheduler", "sigmas = [0.5, 1.0]", "`sigmas` is [0.5, 1.0]"),
+            ("FlowMatchEulerDiscreteScheduler", "sigmas = [1.0, 0.0]", "`sigmas` is [1.0, 0.0]"),
+            ("FlowMatchEulerDiscreteScheduler", "sigmas = []", "`sigmas` is []"),
+            ("UniPCMultistepScheduler", "", "`use_flow_sigmas` is false"),
+            ("UniPCMultistepScheduler", "use_flow_sigmas = true", "`prediction_type` is Epsilon"),
+            ("UniPCMultistepScheduler", &format!("{FLOW}solver_order = 4"), "`solver_order` is 4"),
+            ("UniPCMultistepScheduler", &format!("{FLOW}solver_type = 'bh1'"), "`solver_type` is Bh1"),
+            ("UniPCMultistepScheduler", &format!("{FLOW}predict_x0 = false"), "`predict_x0` is false"),
+            (
+                "UniPCMultistepScheduler",
+                &format!("{FLOW}lower_order_final = false"),
+                "`lower_order_final` is false",
+            ),
+            ("DDIMScheduler", "thresholding = true", "`thresholding` is true"),
+            ("DDIMScheduler", "beta_end = 1.5", "`beta_end` is 1.5"),
+            ("DDIMScheduler", "prediction_type = 'flow_prediction'", "`prediction_type` is flow_prediction"),
+            ("DDIMScheduler", "beta_schedule = 'sigmoid'", "sigmoid"),
+            ("CogVideoXDDIMScheduler", "snr_shift_scale = -1", "`snr_shift_scale` is -1"),
+            ("EulerDiscreteScheduler", "timestep_type = 'continuous'", "`timestep_type` is Continuous"),
+            (
+                "EulerDiscreteScheduler",
+                "interpolation_type = 'log_linear'",
+                "`interpolation_type` is LogLinear",
+            ),
+        ] {
+            let found = refusal(name, fields);
+            assert!(found.contains(expected), "{name} {fields}: {found}");
+        }
+    }
+
+    #[test]
+    fn step_counts_that_can_not_be_are_named_with_what_would_do() {
+        for (fields, steps, expected) in [
+            ("type = 'FlowMatchEulerDiscreteScheduler'", 0, "must be from 1 to 10000"),
+            ("type = 'FlowMatchEulerDiscreteScheduler'", 10_001, "must be from 1 to 10000"),
+            ("type = 'DDIMScheduler'", 1001, "must be from 1 to 1000"),
+            ("type = 'FlowMatchEulerDiscreteScheduler'\nsigmas = [1.0, 0.5]", 3, "must be 2, the length"),
+            (
+                "type = 'FlowMatchEulerDiscreteScheduler'\nshift_terminal = 0.1\nsigma_schedule = 'linspace'",
+                1,
+                "use at least 2 steps",
+            ),
+            (
+                "type = 'EulerDiscreteScheduler'\ntimestep_spacing = 'leading'\nsteps_offset = 1",
+                1000,
+                "timestep 1000",
+            ),
+            (
+                "type = 'DDIMScheduler'\nrescale_betas_zero_snr = true\ntimestep_spacing = 'trailing'",
+                4,
+                "`prediction_type` is epsilon",
+            ),
+            (
+                "type = 'FlowMatchEulerDiscreteScheduler'\nuse_dynamic_shifting = true\ntime_shift_type = 'linear'\nbase_shift = -1.0",
+                4,
+                "dynamic shift of",
+            ),
+        ] {
+            let config: SchedulerConfig = toml::from_str(fields).unwrap();
+            let found = config.schedule(steps, 0).unwrap_err();
+            assert!(found.contains(expected), "{fields}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_scheduler_stands_in_for_another_of_its_kind_only() {
+        let config = |text: &str| toml::from_str::<SchedulerConfig>(text).unwrap();
+        let flow = config("type = 'FlowMatchEulerDiscreteScheduler'\nshift = 5.0");
+        let unipc = flow.with_type("UniPCMultistepScheduler").unwrap();
+        assert_eq!(unipc.validate(), Ok(()));
+        assert_eq!(unipc.with_type("FlowMatchEulerDiscreteScheduler").unwrap(), flow);
+        assert_eq!(flow.with_type(flow.name()).unwrap(), flow);
+
+        let ddim = config("type = 'DDIMScheduler'\nclip_sample = false\nbeta_schedule = 'scaled_linear'");
+        assert_eq!(
+            ddim.with_type("EulerDiscreteScheduler").unwrap().with_type("DDIMScheduler").unwrap(),
+            ddim
+        );
+
+        assert!(flow.with_type("DDIMScheduler").unwrap_err().contains("made for `FlowMatchEuler"));
+        assert!(flow.with_type("Euler").unwrap_err().contains("expected one of FlowMatchEuler"));
+        let dynamic = config("type = 'FlowMatchEulerDiscreteScheduler'\nuse_dynamic_shifting = true");
+        assert!(dynamic.with_type("UniPCMultistepScheduler").unwrap_err().contains("use_dynamic_shifting"));
+    }
+}
