@@ -16,6 +16,7 @@ pub mod patches;
 mod runtime;
 pub mod sampler;
 pub mod schedule;
+pub mod text;
 
 pub use error::{Error, Result};
 pub use model::Model;
@@ -25,3 +26,4 @@ pub use papercut::papercut;
 pub use runtime::{
     Cancel, ExecutionProvider, Feeds, Graph, RuntimeOptions, Tensor, Tensors, add_library_folder,
 };
+pub use text::{PromptEmbeds, TextEncoder};

@@ -137,14 +137,22 @@ pub struct Tensor(DynValue);
 
 impl Tensor {
     /// Returns a tensor of floats; `data` holds the product of `shape`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if it does not, [`Error::Library`] without ONNX Runtime, whose memory it is.
     pub fn from_f32(shape: &[usize], data: Vec<f32>) -> Result<Self> {
+        environment()?;
         let length = data.len();
         let tensor = OrtTensor::from_array((shape.to_vec(), data));
         tensor.map(|t| Self(t.into_dyn())).map_err(|_| Self::mismatch(shape, length))
     }
 
     /// Returns a tensor of integers; `data` holds the product of `shape`.
+    ///
+    /// # Errors
+    /// As [`from_f32`](Self::from_f32).
     pub fn from_i64(shape: &[usize], data: Vec<i64>) -> Result<Self> {
+        environment()?;
         let length = data.len();
         let tensor = OrtTensor::from_array((shape.to_vec(), data));
         tensor.map(|t| Self(t.into_dyn())).map_err(|_| Self::mismatch(shape, length))
