@@ -17,6 +17,7 @@ mod runtime;
 pub mod sampler;
 pub mod schedule;
 pub mod text;
+pub mod vae;
 
 pub use error::{Error, Result};
 pub use model::Model;

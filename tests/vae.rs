@@ -1,0 +1,247 @@
+//! The video compression network: chunks go on from one another, sizes are cropped, tiles leave no trace.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use latentflow::vae::{Decoder, Encoder, Frames, Tiling};
+use latentflow::{Cancel, Error, Model, Package, RuntimeOptions};
+
+const TILES: Tiling = Tiling::Tiles { width: 32, height: 32, overlap: 16 };
+
+fn model(name: &str) -> Arc<Model> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/packages").join(name);
+    Arc::new(Model::new(Arc::new(Package::open(&folder).unwrap()), RuntimeOptions::default()))
+}
+
+fn decoder(name: &str, width: usize, height: usize, tiling: Tiling) -> Decoder {
+    Decoder::new(model(name), width, height, tiling).unwrap()
+}
+
+/// Latents that differ from cell to cell and from `seed` to seed.
+fn latents(shape: [usize; 4], seed: usize) -> Vec<f32> {
+    (0..shape.iter().product()).map(|i| ((i * 7 + seed * 13) as f32 * 0.37).sin() * 2.0).collect()
+}
+
+fn rgb(frames: &Frames) -> Vec<Vec<u8>> {
+    let stride = frames.width() * 3;
+    let frame = |index| {
+        let mut out = vec![0; stride * frames.height()];
+        frames.write_rgb(index, &mut out, stride);
+        out
+    };
+    (0..frames.len()).map(frame).collect()
+}
+
+/// The latent frames `range` of [C,T,h,w].
+fn from_frame(latents: &[f32], shape: [usize; 4], range: std::ops::Range<usize>) -> Vec<f32> {
+    let plane = shape[2] * shape[3];
+    let channels = latents.chunks(shape[1] * plane);
+    channels.flat_map(|c| c[range.start * plane..range.end * plane].to_vec()).collect()
+}
+
+#[test]
+fn a_scene_in_chunks_is_the_scene_at_once() {
+    let cancel = Cancel::new();
+    let mut decoder = decoder("tiny-stream", 64, 48, Tiling::Off);
+    let shape = decoder.latent_shape(5);
+    let scene = latents(shape, 0);
+    let at_once = rgb(&decoder.decode(&scene, &cancel).unwrap());
+    assert_eq!(at_once.len(), 17);
+
+    decoder.reset();
+    let mut in_chunks = Vec::new();
+    for range in [0..1, 1..3, 3..5] {
+        assert_eq!(decoder.is_first(), range.start == 0);
+        in_chunks.extend(rgb(&decoder.decode(&from_frame(&scene, shape, range), &cancel).unwrap()));
+    }
+    assert!(in_chunks == at_once);
+}
+
+#[test]
+fn a_reset_forgets_the_scene() {
+    let cancel = Cancel::new();
+    let mut used = decoder("tiny-stream", 64, 48, Tiling::Off);
+    let chunk = latents(used.latent_shape(2), 1);
+    let first = rgb(&used.decode(&chunk, &cancel).unwrap());
+    let second = rgb(&used.decode(&chunk, &cancel).unwrap());
+    assert_eq!((first.len(), second.len()), (5, 8));
+    assert!(first[0] != second[3], "the state has an effect");
+    used.reset();
+    assert!(rgb(&used.decode(&chunk, &cancel).unwrap()) == first);
+}
+
+#[test]
+fn chunks_of_a_clip_model_are_scenes() {
+    let mut decoder = decoder("tiny-clip", 64, 48, Tiling::Off);
+    let chunk = latents(decoder.latent_shape(2), 1);
+    let first = rgb(&decoder.decode(&chunk, &Cancel::new()).unwrap());
+    assert_eq!(first.len(), 5);
+    assert!(rgb(&decoder.decode(&chunk, &Cancel::new()).unwrap()) == first);
+}
+
+#[test]
+fn a_size_between_multiples_is_a_part_of_the_next_one() {
+    let cancel = Cancel::new();
+    let mut whole = decoder("tiny-stream", 64, 48, Tiling::Off);
+    let mut odd = decoder("tiny-stream", 61, 35, Tiling::Off);
+    assert_eq!(odd.latent_shape(1), whole.latent_shape(1));
+    let chunk = latents(odd.latent_shape(1), 2);
+    let whole = rgb(&whole.decode(&chunk, &cancel).unwrap()).remove(0);
+    let odd = rgb(&odd.decode(&chunk, &cancel).unwrap()).remove(0);
+    for (odd, whole) in odd.chunks(61 * 3).zip(whole.chunks(64 * 3)) {
+        assert!(odd == &whole[..61 * 3]);
+    }
+}
+
+#[test]
+fn tiles_leave_no_trace_in_frames() {
+    let cancel = Cancel::new();
+    for name in ["tiny-stream", "tiny-clip"] {
+        for (width, height) in [(96, 80), (91, 67), (32, 96), (16, 16)] {
+            let mut whole = decoder(name, width, height, Tiling::Off);
+            let mut tiled = decoder(name, width, height, TILES);
+            for seed in 0..3 {
+                let chunk = latents(whole.latent_shape(2), seed);
+                let frames = whole.decode(&chunk, &cancel).unwrap();
+                assert!(
+                    rgb(&frames) == rgb(&tiled.decode(&chunk, &cancel).unwrap()),
+                    "{name} {width}x{height}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn tiles_leave_no_trace_in_latents() {
+    let cancel = Cancel::new();
+    let (width, height) = (91, 67);
+    let encoder = |tiling| Encoder::new(model("tiny-stream"), width, height, tiling).unwrap();
+    let (mut whole, mut tiled) = (encoder(Tiling::Off), encoder(TILES));
+    for chunk in 0..3 {
+        for index in 0..whole.num_frames(1) {
+            let rgb: Vec<u8> = (0..width * height * 3).map(|i| (i * 5 + index * 9 + chunk) as u8).collect();
+            whole.push(&rgb, width * 3).unwrap();
+            tiled.push(&rgb, width * 3).unwrap();
+        }
+        assert!(whole.encode(&cancel).unwrap() == tiled.encode(&cancel).unwrap());
+    }
+}
+
+#[test]
+fn what_was_decoded_encodes_to_the_same_latents() {
+    let cancel = Cancel::new();
+    for name in ["tiny-stream", "tiny-clip"] {
+        let mut decoder = decoder(name, 64, 48, Tiling::Auto);
+        let mut encoder = Encoder::new(model(name), 64, 48, Tiling::Auto).unwrap();
+        assert_eq!(encoder.is_stream(), name == "tiny-stream");
+        for _ in 0..2 {
+            let chunk = vec![0.5; decoder.latent_shape(2).iter().product()];
+            let frames = decoder.decode(&chunk, &cancel).unwrap();
+            assert_eq!(frames.len(), encoder.num_frames(2));
+            for frame in rgb(&frames) {
+                encoder.push(&frame, 64 * 3).unwrap();
+            }
+            let encoded = encoder.encode(&cancel).unwrap();
+            assert_eq!(encoded.num_frames, frames.len());
+            assert_eq!(encoded.latents.len(), chunk.len());
+            let colours = encoded.latents.iter().take(chunk.len() / 4 * 3).zip(&chunk);
+            for (encoded, latent) in colours {
+                assert!((encoded - latent).abs() < 0.3, "{encoded} for {latent}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_last_group_is_padded_and_ends_the_scene() {
+    let cancel = Cancel::new();
+    let mut encoder = Encoder::new(model("tiny-stream"), 64, 48, Tiling::Auto).unwrap();
+    let mut encode = |frames: usize| {
+        for index in 0..frames {
+            encoder.push(&[index as u8 * 10; 64 * 48 * 3], 64 * 3).unwrap();
+        }
+        encoder.encode(&cancel).unwrap()
+    };
+    let (opening, partial, next) = (encode(1), encode(2), encode(1));
+    assert_eq!((opening.num_frames, opening.first), (1, true));
+    assert_eq!((partial.num_frames, partial.first), (2, false));
+    assert_eq!(partial.latents.len(), opening.latents.len());
+    assert!(next == opening, "a scene starts after a group that was not full");
+    assert!(matches!(encoder.encode(&cancel), Err(Error::Shape { .. })), "there is no frame");
+}
+
+#[test]
+fn rows_may_be_further_apart_than_the_width() {
+    let cancel = Cancel::new();
+    let mut encoder = Encoder::new(model("tiny-stream"), 61, 35, Tiling::Auto).unwrap();
+    let tight: Vec<u8> = (0..61 * 35 * 3).map(|i| (i % 251) as u8).collect();
+    let mut wide = Vec::new();
+    for row in tight.chunks(61 * 3) {
+        wide.extend_from_slice(row);
+        wide.extend([255; 9]);
+    }
+    encoder.push(&tight, 61 * 3).unwrap();
+    let expected = encoder.encode(&cancel).unwrap();
+    encoder.reset();
+    encoder.push(&wide[..wide.len() - 9], 61 * 3 + 9).unwrap();
+    assert!(encoder.encode(&cancel).unwrap() == expected);
+    assert!(encoder.push(&tight[1..], 61 * 3).is_err());
+    assert!(encoder.push(&wide, 61 * 3 - 1).is_err());
+}
+
+#[test]
+fn sizes_out_of_range_are_named() {
+    for (width, height, setting) in [(520, 48, "width"), (64, 8, "height"), (0, 0, "width")] {
+        for error in [
+            Decoder::new(model("tiny-stream"), width, height, Tiling::Auto).unwrap_err(),
+            Encoder::new(model("tiny-stream"), width, height, Tiling::Auto).unwrap_err(),
+        ] {
+            let text = error.to_string();
+            assert!(matches!(error, Error::Setting { setting: s, .. } if s == setting), "{text}");
+            assert!(text.contains("16 to 512"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_chunk_of_another_length_is_refused_and_says_what_would_do() {
+    let mut decoder = decoder("tiny-stream", 64, 48, Tiling::Auto);
+    for length in [0, 1, 4 * 6 * 8 + 1] {
+        let error = decoder.decode(&vec![0.0; length], &Cancel::new()).unwrap_err();
+        assert!(matches!(error, Error::Shape { .. }));
+        assert!(error.to_string().contains("[4,T,6,8]"), "{error}");
+    }
+}
+
+#[test]
+fn a_package_without_the_other_half_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/packages/tiny-clip");
+    for file in std::fs::read_dir(&from).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
+    }
+    let manifest = folder.path().join("model.toml");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replace("[encoder]\nfile = \"encoder.onnx\"\n", "")).unwrap();
+    let package = Arc::new(Package::open(folder.path()).unwrap());
+    let model = Arc::new(Model::new(package, RuntimeOptions::default()));
+    let error = Encoder::new(model.clone(), 64, 48, Tiling::Auto).unwrap_err().to_string();
+    assert!(error.contains("model.toml") && error.contains("[encoder]"), "{error}");
+    assert!(Decoder::new(model, 64, 48, Tiling::Auto).is_ok());
+}
+
+#[test]
+fn a_cancelled_chunk_ends_the_scene() {
+    let cancel = Cancel::new();
+    let mut decoder = decoder("tiny-stream", 64, 48, Tiling::Auto);
+    let chunk = latents(decoder.latent_shape(1), 3);
+    decoder.decode(&chunk, &cancel).unwrap();
+    assert!(!decoder.is_first());
+    cancel.cancel();
+    assert!(matches!(decoder.decode(&chunk, &cancel), Err(Error::Cancelled)));
+    cancel.reset();
+    assert!(decoder.is_first());
+    assert_eq!(decoder.decode(&chunk, &cancel).unwrap().len(), 1);
+}
