@@ -6,6 +6,7 @@
 //! frames ─vae──► latents ─┘ (image, video and continuation prompts)
 //! ```
 
+mod denoise;
 mod error;
 mod model;
 pub mod noise;
@@ -19,6 +20,7 @@ pub mod schedule;
 pub mod text;
 pub mod vae;
 
+pub use denoise::{DiffuseOptions, Diffuser};
 pub use error::{Error, Result};
 pub use model::Model;
 pub use onnx::{ElementType, Signature, TensorInfo};

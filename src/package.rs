@@ -375,8 +375,17 @@ impl Package {
                     || text.signature.output(name).is_some()
                     || (m.stream.is_some() && present_of(name).is_some())
             })?;
-            for past in graph.signature.inputs.iter().filter_map(|i| present_of(&i.name)) {
-                graph.output(&past, 5)?;
+            for past in &graph.signature.inputs {
+                let Some(present) = present_of(&past.name) else { continue };
+                graph.output(&present, 5)?;
+                graph.input(&past.name, ElementType::F32, &[None; 5])?;
+                if past.shape[0].is_none() || past.shape[4].is_none() {
+                    return Err(graph.wrong(
+                        &past.name,
+                        &past.shape,
+                        "[layers,?,?,?,width] with both numbers",
+                    ));
+                }
             }
             if m.stream.is_some() && !graph.signature.inputs.iter().any(|i| present_of(&i.name).is_some()) {
                 let reason = "[stream] needs a denoiser with inputs past_* and outputs present_*";

@@ -96,6 +96,55 @@ impl ModelSettings {
     }
 }
 
+/// A structure as a read-only property, which `gst::Structure` itself can't be in derived properties.
+#[derive(Debug, Clone)]
+pub struct StatsStructure(pub gst::Structure);
+
+impl glib::types::StaticType for StatsStructure {
+    fn static_type() -> glib::Type {
+        gst::Structure::static_type()
+    }
+}
+
+impl From<StatsStructure> for glib::Value {
+    fn from(structure: StatsStructure) -> Self {
+        structure.0.to_value()
+    }
+}
+
+impl glib::value::ValueType for StatsStructure {
+    type Type = gst::Structure;
+}
+
+unsafe impl<'a> glib::value::FromValue<'a> for StatsStructure {
+    type Checker = glib::value::GenericValueTypeChecker<gst::Structure>;
+
+    unsafe fn from_value(value: &'a glib::Value) -> Self {
+        // SAFETY: the caller has seen to it that the value holds a structure.
+        Self(unsafe { gst::Structure::from_value(value) })
+    }
+}
+
+impl glib::value::ToValue for StatsStructure {
+    fn to_value(&self) -> glib::Value {
+        self.0.to_value()
+    }
+
+    fn value_type(&self) -> glib::Type {
+        gst::Structure::static_type()
+    }
+}
+
+impl glib::prelude::HasParamSpec for StatsStructure {
+    type ParamSpec = glib::ParamSpecBoxed;
+    type SetValue = Self;
+    type BuilderFn = fn(&str) -> glib::ParamSpecBoxedBuilder<'_, gst::Structure>;
+
+    fn param_spec_builder() -> Self::BuilderFn {
+        |name| Self::ParamSpec::builder::<gst::Structure>(name)
+    }
+}
+
 /// The packages that are alive in this process.
 #[derive(Default)]
 struct Packages {
@@ -148,14 +197,14 @@ pub fn register_library_folders(plugin: &gst::Plugin) {
 /// Returns `error` as the bus says it: the domain tells an application what kind it is, the text names the cure.
 pub fn error_message(error: &Error) -> gst::ErrorMessage {
     match error {
-        Error::NotFound { .. } => gst::error_msg!(gst::ResourceError::NotFound, ["{error}"]),
-        Error::Package { .. } => gst::error_msg!(gst::ResourceError::Read, ["{error}"]),
-        Error::Library { .. } => gst::error_msg!(gst::LibraryError::Init, ["{error}"]),
+        Error::NotFound { .. } => gst::error_msg!(gst::ResourceError::NotFound, ("{error}")),
+        Error::Package { .. } => gst::error_msg!(gst::ResourceError::Read, ("{error}")),
+        Error::Library { .. } => gst::error_msg!(gst::LibraryError::Init, ("{error}")),
         Error::Provider { .. } | Error::Setting { .. } => {
-            gst::error_msg!(gst::LibraryError::Settings, ["{error}"])
+            gst::error_msg!(gst::LibraryError::Settings, ("{error}"))
         }
-        Error::Shape { .. } => gst::error_msg!(gst::StreamError::WrongType, ["{error}"]),
-        _ => gst::error_msg!(gst::StreamError::Failed, ["{error}"]),
+        Error::Shape { .. } => gst::error_msg!(gst::StreamError::WrongType, ("{error}")),
+        _ => gst::error_msg!(gst::StreamError::Failed, ("{error}")),
     }
 }
 
@@ -184,8 +233,8 @@ mod tests {
     fn every_kind_of_error_has_its_domain() {
         gst::init().unwrap();
         let missing = Error::NotFound { path: "x".into(), reason: "no such folder".into() };
-        let text = format!("{:?}", error_message(&missing));
-        assert!(text.contains("no such folder"), "{text}");
+        let message = error_message(&missing);
+        assert!(message.message().is_some_and(|text| text.contains("no such folder")), "{message:?}");
     }
 
     #[test]

@@ -3,23 +3,30 @@
 mod caps;
 mod glue;
 mod latent;
+mod latentdiffuse;
 
-use gst::glib;
+pub use define::plugin_register_static;
 
-fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    glue::register_library_folders(plugin);
-    Ok(())
+// The macro's items have no docs of their own.
+#[allow(missing_docs)]
+mod define {
+    use gst::glib;
+
+    fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+        crate::glue::register_library_folders(plugin);
+        crate::latentdiffuse::register(plugin)
+    }
+
+    gst::plugin_define!(
+        latentflow,
+        env!("CARGO_PKG_DESCRIPTION"),
+        plugin_init,
+        concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
+        // GStreamer knows its licences by a fixed list; the crates are dual-licensed.
+        "MIT/X11",
+        env!("CARGO_PKG_NAME"),
+        env!("CARGO_PKG_NAME"),
+        "https://github.com/latentflow/latentflow",
+        env!("BUILD_REL_DATE")
+    );
 }
-
-gst::plugin_define!(
-    latentflow,
-    env!("CARGO_PKG_DESCRIPTION"),
-    plugin_init,
-    concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
-    // GStreamer knows its licences by a fixed list; the crates are dual-licensed.
-    "MIT/X11",
-    env!("CARGO_PKG_NAME"),
-    env!("CARGO_PKG_NAME"),
-    "https://github.com/latentflow/latentflow",
-    env!("BUILD_REL_DATE")
-);

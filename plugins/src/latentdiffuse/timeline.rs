@@ -1,0 +1,278 @@
+//! Which prompt is on when: spans in frames, without GStreamer.
+//!
+//! Prompts follow each other without a gap where the model can go on. A prompt lasts until the next one begins, whatever its own
+//! end says; the last one until its own end, or, open-ended, until the stream is asked to end. A model of clips can't go on: there
+//! a prompt ends where it says, and the next one comes on where that says. A prompt becomes a scene when it comes on.
+
+use std::collections::VecDeque;
+
+/// A prompt and its span, in frames of the stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Span<P> {
+    /// What it asks for.
+    pub prompt: P,
+    /// The frame at which it comes on; `None` is as soon as possible.
+    pub start: Option<u64>,
+    /// One past its last frame; `None` is open-ended.
+    pub end: Option<u64>,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Nothing, until a prompt comes or the stream ends.
+    Wait,
+    /// Make the next chunk of the scene that is on.
+    Generate {
+        /// Whether it is the scene's first.
+        scene_start: bool,
+        /// The stream's index of its first frame.
+        first_frame: u64,
+        /// Frames that are wanted of it at most.
+        frames: u64,
+    },
+    /// The stream is over.
+    End,
+}
+
+#[derive(Debug)]
+struct Scene<P> {
+    prompt: P,
+    start: u64,
+    end: Option<u64>,
+}
+
+/// The prompts of a stream.
+#[derive(Debug)]
+pub struct Timeline<P> {
+    waiting: VecDeque<Span<P>>,
+    scene: Option<Scene<P>>,
+    next_frame: u64,
+    begun: bool,
+    ended: bool,
+    /// An open-ended prompt that the stream's end meets earlier still gets as many frames.
+    default_frames: u64,
+    /// Whether a scene can go on past its prompt's end.
+    goes_on: bool,
+    /// A live stream does not wait to hear what comes after a prompt's end: it goes on.
+    live: bool,
+}
+
+impl<P> Timeline<P> {
+    /// Returns a stream without prompts that begins at `first_frame`.
+    pub fn new(first_frame: u64, default_frames: u64, goes_on: bool, live: bool) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            scene: None,
+            next_frame: first_frame,
+            begun: false,
+            ended: false,
+            default_frames,
+            goes_on,
+            live,
+        }
+    }
+
+    /// Adds a prompt.
+    pub fn push(&mut self, span: Span<P>) {
+        self.waiting.push_back(span);
+    }
+
+    /// Says that no prompt follows.
+    pub fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Returns how many prompts wait to come on.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Returns the prompt that is on.
+    pub fn prompt(&self) -> Option<&P> {
+        self.scene.as_ref().map(|scene| &scene.prompt)
+    }
+
+    /// Returns what to do next; `chunk_frames` tells how many frames the next chunk makes, at a scene's start or not, of
+    /// those that are left of the scene where that is known.
+    pub fn next(&mut self, chunk_frames: impl Fn(bool, Option<u64>) -> u64) -> Step {
+        loop {
+            let Some(scene) = &self.scene else {
+                let Some(span) = self.waiting.pop_front() else {
+                    return if self.ended { Step::End } else { Step::Wait };
+                };
+                // A seek into the middle of a prompt sends it with its own start, before the stream's.
+                match span.start {
+                    Some(start) if !self.begun => self.next_frame = self.next_frame.min(start),
+                    Some(start) if !self.goes_on => self.next_frame = self.next_frame.max(start),
+                    _ => (),
+                }
+                self.begun = true;
+                self.scene = Some(Scene { prompt: span.prompt, start: self.next_frame, end: span.end });
+                continue;
+            };
+            let scene_start = scene.start == self.next_frame;
+            let end = match self.waiting.front() {
+                // Every prompt gets a chunk, also when the next one is there already.
+                Some(Span { start: None, .. }) if scene_start => None,
+                Some(next) => Some(next.start.unwrap_or(self.next_frame)),
+                None if self.ended => Some(scene.end.unwrap_or(scene.start + self.default_frames)),
+                None => scene.end.filter(|_| !self.live || !self.goes_on),
+            };
+            let end = match (end, scene.end) {
+                (Some(end), Some(own)) if !self.goes_on => Some(end.min(own)),
+                (end, _) => end,
+            };
+            let left = end.map(|end| end.saturating_sub(self.next_frame));
+            let chunk = chunk_frames(scene_start, left);
+            let known = self.ended || !self.waiting.is_empty();
+            match left {
+                // What is after the scene's own end, another prompt or nothing, decides how the chunk that meets it is cut.
+                Some(left) if left < chunk && !known && self.goes_on => return Step::Wait,
+                Some(0) => self.scene = None,
+                left => {
+                    let frames = left.unwrap_or(chunk).min(chunk);
+                    return Step::Generate { scene_start, first_frame: self.next_frame, frames };
+                }
+            }
+        }
+    }
+
+    /// Says that `frames` were made.
+    pub fn advance(&mut self, frames: u64) {
+        self.next_frame += frames;
+    }
+
+    /// Starts the scene that is on again, at the frame that comes next.
+    pub fn restart_scene(&mut self) {
+        if let Some(scene) = &mut self.scene {
+            scene.start = self.next_frame;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A scene's first chunk has 5 frames, later ones 8.
+    fn chunk(scene_start: bool, _left: Option<u64>) -> u64 {
+        if scene_start { 5 } else { 8 }
+    }
+
+    fn timeline(prompts: &[(&'static str, Option<u64>, Option<u64>)]) -> Timeline<&'static str> {
+        let mut timeline = Timeline::new(0, 17, true, false);
+        for &(prompt, start, end) in prompts {
+            timeline.push(Span { prompt, start, end });
+        }
+        timeline
+    }
+
+    /// Plays a stream to its end or until it waits: prompt, first frame, frames, scene start.
+    fn play(timeline: &mut Timeline<&'static str>) -> (Vec<(&'static str, u64, u64, bool)>, Step) {
+        let mut chunks = Vec::new();
+        loop {
+            match timeline.next(chunk) {
+                Step::Generate { scene_start, first_frame, frames } => {
+                    chunks.push((*timeline.prompt().unwrap(), first_frame, frames, scene_start));
+                    timeline.advance(frames);
+                }
+                step => return (chunks, step),
+            }
+        }
+    }
+
+    #[test]
+    fn a_prompt_lasts_to_its_end_and_its_last_chunk_is_cut() {
+        let mut timeline = timeline(&[("a", Some(0), Some(16))]);
+        timeline.end();
+        assert_eq!(
+            play(&mut timeline),
+            (vec![("a", 0, 5, true), ("a", 5, 8, false), ("a", 13, 3, false)], Step::End)
+        );
+    }
+
+    #[test]
+    fn a_chunk_that_meets_the_end_waits_to_hear_what_follows() {
+        let mut timeline = timeline(&[("a", Some(0), Some(12))]);
+        assert_eq!(play(&mut timeline), (vec![("a", 0, 5, true)], Step::Wait));
+        timeline.push(Span { prompt: "b", start: Some(20), end: Some(22) });
+        timeline.end();
+        let rest = vec![("a", 5, 8, false), ("a", 13, 7, false), ("b", 20, 2, true)];
+        assert_eq!(play(&mut timeline), (rest, Step::End));
+    }
+
+    #[test]
+    fn the_first_prompt_starts_the_stream_whatever_its_start() {
+        let mut timeline = timeline(&[("a", Some(48), Some(50))]);
+        timeline.end();
+        let (chunks, _) = play(&mut timeline);
+        assert_eq!(chunks[0], ("a", 0, 5, true));
+        assert_eq!(chunks.iter().map(|c| c.2).sum::<u64>(), 50);
+    }
+
+    #[test]
+    fn after_a_seek_the_prompt_that_is_on_starts_at_its_own_start() {
+        let mut timeline = Timeline::new(30, 17, true, false);
+        timeline.push(Span { prompt: "a", start: Some(24), end: Some(29) });
+        timeline.end();
+        assert_eq!(play(&mut timeline), (vec![("a", 24, 5, true)], Step::End));
+    }
+
+    #[test]
+    fn an_open_ended_prompt_goes_on_until_the_next_one() {
+        let mut timeline = timeline(&[("a", Some(0), None)]);
+        for (first_frame, frames) in [(0, 5), (5, 8), (13, 8), (21, 8)] {
+            let scene_start = first_frame == 0;
+            assert_eq!(timeline.next(chunk), Step::Generate { scene_start, first_frame, frames });
+            timeline.advance(frames);
+        }
+        timeline.push(Span { prompt: "b", start: None, end: None });
+        assert_eq!(timeline.next(chunk), Step::Generate { scene_start: true, first_frame: 29, frames: 5 });
+        assert_eq!(timeline.prompt(), Some(&"b"));
+    }
+
+    #[test]
+    fn every_prompt_gets_a_chunk_and_the_last_its_default_length() {
+        let mut timeline = timeline(&[("a", None, None), ("b", None, None)]);
+        timeline.end();
+        let chunks = vec![("a", 0, 5, true), ("b", 5, 5, true), ("b", 10, 8, false), ("b", 18, 4, false)];
+        assert_eq!(play(&mut timeline), (chunks, Step::End));
+    }
+
+    #[test]
+    fn a_live_stream_goes_on_past_the_end_until_it_hears_more() {
+        let mut timeline = Timeline::new(0, 17, true, true);
+        timeline.push(Span { prompt: "a", start: Some(0), end: Some(3) });
+        assert_eq!(timeline.next(chunk), Step::Generate { scene_start: true, first_frame: 0, frames: 5 });
+        timeline.advance(5);
+        assert_eq!(timeline.next(chunk), Step::Generate { scene_start: false, first_frame: 5, frames: 8 });
+    }
+
+    #[test]
+    fn a_scene_that_cannot_go_on_ends_where_its_prompt_says() {
+        let mut timeline = Timeline::new(0, 17, false, false);
+        timeline.push(Span { prompt: "a", start: Some(0), end: Some(5) });
+        assert_eq!(play(&mut timeline), (vec![("a", 0, 5, true)], Step::Wait));
+        timeline.push(Span { prompt: "b", start: Some(20), end: Some(24) });
+        timeline.end();
+        assert_eq!(play(&mut timeline), (vec![("b", 20, 4, true)], Step::End));
+    }
+
+    #[test]
+    fn a_restarted_scene_begins_again_where_the_stream_is() {
+        let mut timeline = timeline(&[("a", Some(0), None)]);
+        timeline.next(chunk);
+        timeline.advance(5);
+        timeline.restart_scene();
+        assert_eq!(timeline.next(chunk), Step::Generate { scene_start: true, first_frame: 5, frames: 5 });
+    }
+
+    #[test]
+    fn a_stream_without_prompts_waits_and_ends() {
+        let mut timeline = timeline(&[]);
+        assert_eq!(timeline.next(chunk), Step::Wait);
+        timeline.end();
+        assert_eq!(timeline.next(chunk), Step::End);
+    }
+}

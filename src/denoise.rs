@@ -1,0 +1,392 @@
+//! The loop from noise to a clean latent: guidance, several denoisers, clips and streams.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::noise::{Generator, chunk_seed};
+use crate::package::present_of;
+use crate::runtime::{Cancel, Feeds, Graph, Tensor, Tensors};
+use crate::sampler::{Sampler, guide};
+use crate::schedule::SchedulerConfig;
+
+/// What is asked of the denoiser.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DiffuseOptions {
+    /// Pixels across; latents cover it rounded up to the model's `size_multiple`.
+    pub width: usize,
+    /// Pixels down.
+    pub height: usize,
+    /// Frames a second, for models that are told.
+    pub frame_rate: f32,
+    /// Denoising steps, from 1.
+    pub num_inference_steps: usize,
+    /// Classifier-free guidance (Ho and Salimans, 2022); at 1 and below the negative prompt is not looked at.
+    pub guidance_scale: f32,
+    /// Decides the noise, the same as `torch.Generator("cpu").manual_seed(seed)`.
+    pub seed: u64,
+    /// Noise schedule and sampler.
+    pub scheduler: SchedulerConfig,
+}
+
+impl DiffuseOptions {
+    /// Returns the model's defaults.
+    pub fn new(model: &Model) -> Self {
+        let m = model.manifest();
+        Self {
+            width: m.video.width.default,
+            height: m.video.height.default,
+            frame_rate: m.video.frame_rate.default.numer as f32 / m.video.frame_rate.default.denom as f32,
+            num_inference_steps: m.defaults.num_inference_steps,
+            guidance_scale: m.defaults.guidance_scale,
+            seed: 42,
+            scheduler: m.scheduler.clone(),
+        }
+    }
+
+    fn check(&self, model: &Model) -> Result<()> {
+        let video = &model.manifest().video;
+        for (setting, value, range) in
+            [("width", self.width, video.width), ("height", self.height, video.height)]
+        {
+            if !range.contains(value) {
+                let reason = format!("{} can do {} to {}", model.id(), range.min, range.max);
+                return Err(Error::Setting { setting, value: value.to_string(), reason });
+            }
+        }
+        if self.num_inference_steps == 0 {
+            let reason = "at least one step is needed".into();
+            return Err(Error::Setting { setting: "num-inference-steps", value: "0".into(), reason });
+        }
+        if !self.guidance_scale.is_finite() {
+            let value = self.guidance_scale.to_string();
+            return Err(Error::Setting {
+                setting: "guidance-scale",
+                value,
+                reason: "it must be a number".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A denoiser and the timesteps that it serves.
+struct Expert {
+    min_timestep: f32,
+    guidance_scale: Option<f32>,
+    graph: Arc<Graph>,
+}
+
+/// Makes latents, a chunk at a time.
+///
+/// A scene begins with [`start_scene`](Self::start_scene). A model of clips makes a scene in one chunk of any length; a
+/// causal one goes on, chunk after chunk, remembering the keys and values of the chunks before.
+pub struct Diffuser {
+    model: Arc<Model>,
+    options: DiffuseOptions,
+    experts: Vec<Expert>,
+    /// Of the prompt and of the negative prompt.
+    caches: [Cache; 2],
+    chunk_index: u64,
+}
+
+impl Diffuser {
+    /// Opens the model's denoisers.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names the option that the model can't do; also as [`Graph::open`].
+    pub fn new(model: Arc<Model>, options: DiffuseOptions) -> Result<Self> {
+        options.check(&model)?;
+        let open = |d: &crate::package::DenoiserConfig| {
+            Ok(Expert {
+                min_timestep: d.min_timestep,
+                guidance_scale: d.guidance_scale,
+                graph: model.graph(&d.file)?,
+            })
+        };
+        let experts = model.manifest().denoisers.iter().map(open).collect::<Result<_>>()?;
+        Ok(Self { model, options, experts, caches: Default::default(), chunk_index: 0 })
+    }
+
+    /// Returns what is asked of it.
+    pub fn options(&self) -> &DiffuseOptions {
+        &self.options
+    }
+
+    /// Asks for something else from the next chunk on; a change of size starts a new scene.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names the option that the model can't do; then nothing changes.
+    pub fn set_options(&mut self, options: DiffuseOptions) -> Result<()> {
+        options.check(&self.model)?;
+        if (options.width, options.height) != (self.options.width, self.options.height) {
+            self.start_scene();
+        }
+        self.options = options;
+        Ok(())
+    }
+
+    /// Returns where the denoisers run.
+    pub fn provider(&self) -> crate::ExecutionProvider {
+        self.experts[0].graph.provider()
+    }
+
+    /// Forgets the chunks before: the next one starts a scene.
+    pub fn start_scene(&mut self) {
+        self.caches = Default::default();
+        self.chunk_index = 0;
+    }
+
+    /// Returns whether the next chunk starts a scene.
+    pub fn is_scene_start(&self) -> bool {
+        self.chunk_index == 0
+    }
+
+    /// Returns the shape `[C, T, h, w]` of a chunk of `num_latent_frames`.
+    pub fn latent_shape(&self, num_latent_frames: usize) -> [usize; 4] {
+        let l = &self.model.manifest().latents;
+        let cells = |pixels: usize| pixels.next_multiple_of(l.size_multiple) / l.spatial_compression_ratio;
+        [l.channels, num_latent_frames, cells(self.options.height), cells(self.options.width)]
+    }
+
+    /// Makes the next chunk of the scene: latents `[C, T, h, w]`.
+    ///
+    /// `positive` and `negative` are the text encoder's outputs for the prompt and the negative prompt; `on_step` hears of
+    /// each step that is done, with the number of all of them.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if guidance is asked for without a negative prompt, or more than one chunk a scene of a model of
+    /// clips; [`Error::Cancelled`] after [`Cancel::cancel`], and then the scene has to be started again; also as
+    /// [`Graph::run`].
+    pub fn chunk(
+        &mut self,
+        positive: &Tensors,
+        negative: Option<&Tensors>,
+        num_latent_frames: usize,
+        cancel: &Cancel,
+        on_step: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<f32>> {
+        let stream = self.model.manifest().stream;
+        if stream.is_none() && self.chunk_index > 0 {
+            let reason = "this model makes one clip a prompt and can't go on".into();
+            return Err(Error::Setting { setting: "duration", value: "longer than the clip".into(), reason });
+        }
+        let [c, t, h, w] = self.latent_shape(num_latent_frames);
+        let config = &self.options.scheduler;
+        let token = self.token_size();
+        let invalid = |reason| Error::Setting { setting: "scheduler", value: format!("{config:?}"), reason };
+        let schedule = config
+            .schedule(self.options.num_inference_steps, t * (h / token) * (w / token))
+            .map_err(invalid)?;
+        let schedule = Arc::new(schedule);
+        let mut sampler = Sampler::new(config, schedule.clone());
+
+        let mut sample = vec![0.0; c * t * h * w];
+        Generator::new(chunk_seed(self.options.seed, self.chunk_index)).randn(&mut sample);
+        if schedule.init_noise_sigma != 1.0 {
+            sample.iter_mut().for_each(|x| *x *= schedule.init_noise_sigma);
+        }
+        let mut latents = Tensor::from_f32(&[1, c, t, h, w], sample.clone())?;
+        let steps = schedule.timesteps.len();
+        for (index, &timestep) in schedule.timesteps.iter().enumerate() {
+            let scale = sampler.scale_model_input(index);
+            for (input, x) in latents.f32_mut()?.iter_mut().zip(&sample) {
+                *input = x * scale;
+            }
+            let expert = expert_at(&self.experts, timestep);
+            let guidance_scale = expert.guidance_scale.unwrap_or(self.options.guidance_scale);
+            let mut prediction = self.run(expert, &latents, timestep, positive, 0, cancel)?;
+            if guidance_scale > 1.0 {
+                let negative = negative.ok_or_else(no_negative)?;
+                let uncond = self.run(expert, &latents, timestep, negative, 1, cancel)?;
+                guide(output(&mut prediction)?.f32_mut()?, uncond["prediction"].f32()?, guidance_scale);
+            }
+            let prediction = output(&mut prediction)?.f32()?;
+            if prediction.len() != sample.len() {
+                let what = format!("output `prediction` of graph `{}`", expert.graph.name());
+                return Err(Error::shape(what, prediction.len(), format!("{} values", sample.len())));
+            }
+            sampler.step(index, &mut sample, prediction);
+            on_step(index + 1, steps);
+        }
+        if let Some(stream) = stream {
+            // One more pass over the clean latents gives the keys and values that later chunks look back at.
+            latents.f32_mut()?.copy_from_slice(&sample);
+            let expert = expert_at(&self.experts, 0.0);
+            let guided = expert.guidance_scale.unwrap_or(self.options.guidance_scale) > 1.0;
+            for (branch, embeds) in [Some(positive), negative.filter(|_| guided)].into_iter().enumerate() {
+                let Some(embeds) = embeds else { continue };
+                let mut outputs = self.run(expert, &latents, 0.0, embeds, branch, cancel)?;
+                self.caches[branch].append(&mut outputs, &stream)?;
+            }
+        }
+        self.chunk_index += 1;
+        Ok(sample)
+    }
+
+    /// Returns the side of a token in latent cells: a token covers `size_multiple` pixels.
+    fn token_size(&self) -> usize {
+        let l = &self.model.manifest().latents;
+        l.size_multiple / l.spatial_compression_ratio
+    }
+
+    fn run(
+        &self,
+        expert: &Expert,
+        latents: &Tensor,
+        timestep: f32,
+        embeds: &Tensors,
+        branch: usize,
+        cancel: &Cancel,
+    ) -> Result<Tensors> {
+        let graph = &expert.graph;
+        let per_frame = graph.signature().input("timestep").is_some_and(|t| t.shape.len() == 2);
+        let [_, _, frames, h, w] = latents.shape()[..] else { unreachable!("latents have five dimensions") };
+        let timestep = match per_frame {
+            true => Tensor::from_f32(&[1, frames], vec![timestep; frames])?,
+            false => Tensor::from_f32(&[1], vec![timestep])?,
+        };
+        let guidance_scale = Tensor::from_f32(&[1], vec![self.options.guidance_scale])?;
+        let frame_rate = Tensor::from_f32(&[1], vec![self.options.frame_rate])?;
+        let mut feeds: Feeds = embeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        feeds.extend([
+            ("latents", latents),
+            ("timestep", &timestep),
+            ("guidance_scale", &guidance_scale),
+            ("frame_rate", &frame_rate),
+        ]);
+        let tokens = (h / self.token_size()) * (w / self.token_size());
+        let empty = self.caches[branch].empty_for(graph, tokens)?;
+        for (name, tensor) in self.caches[branch].past.iter().chain(&empty) {
+            feeds.insert(name, tensor);
+        }
+        graph.run(&feeds, cancel)
+    }
+}
+
+fn output(outputs: &mut Tensors) -> Result<&mut Tensor> {
+    let missing = || Error::shape("output `prediction`", "missing", "a tensor of that name");
+    outputs.get_mut("prediction").ok_or_else(missing)
+}
+
+fn expert_at(experts: &[Expert], timestep: f32) -> &Expert {
+    // The last one serves whatever the others leave.
+    experts.iter().find(|e| timestep >= e.min_timestep).unwrap_or(&experts[experts.len() - 1])
+}
+
+fn no_negative() -> Error {
+    Error::Setting {
+        setting: "guidance-scale",
+        value: "over 1".into(),
+        reason: "the prompt embeddings hold no negative prompt to guide away from".into(),
+    }
+}
+
+/// Keys and values of past latent frames: `[layers, B, P, N, D]` by the name of the input that takes them.
+#[derive(Default)]
+struct Cache {
+    past: Tensors,
+}
+
+impl Cache {
+    /// Returns what `graph` is fed in a scene's first chunk: no past frames.
+    fn empty_for(&self, graph: &Graph, tokens: usize) -> Result<Tensors> {
+        let inputs = graph.signature().inputs.iter().filter(|i| present_of(&i.name).is_some());
+        inputs
+            .filter(|i| !self.past.contains_key(&i.name))
+            .map(|i| {
+                // The package's check has seen to it that layers and width are declared.
+                let fixed = |axis: usize| i.shape.get(axis).copied().flatten().unwrap_or(1);
+                let shape = [fixed(0), 1, 0, tokens, fixed(4)];
+                Ok((i.name.clone(), Tensor::from_f32(&shape, Vec::new())?))
+            })
+            .collect()
+    }
+
+    /// Appends the frames that a pass over a clean chunk gave, and forgets those that the window has left.
+    fn append(&mut self, outputs: &mut Tensors, stream: &crate::package::StreamConfig) -> Result<()> {
+        let presents: Vec<String> = outputs.keys().filter(|n| n.starts_with("present_")).cloned().collect();
+        for name in presents {
+            let Some(present) = outputs.remove(&name) else { continue };
+            let past_name = name.replacen("present_", "past_", 1);
+            let past = self.past.remove(&past_name);
+            self.past.insert(past_name, roll(past, present, stream.window, stream.sink)?);
+        }
+        Ok(())
+    }
+}
+
+/// Returns `past` with `present` after it, along axis 2 of `[layers, B, P, N, D]`: the first `sink` frames and the last of the
+/// rest, `window` in all.
+fn roll(past: Option<Tensor>, present: Tensor, window: usize, sink: usize) -> Result<Tensor> {
+    let shape = present.shape();
+    let &[layers, b, new, n, d] = shape.as_slice() else {
+        return Err(Error::shape("keys and values", shape, "[layers, B, T, N, D]"));
+    };
+    let (rows, frame) = (layers * b, n * d);
+    match past {
+        None if new <= window => Ok(present),
+        Some(mut past) if past.shape()[2] == window && sink + new <= window => {
+            shift(past.f32_mut()?, present.f32()?, rows, sink * frame);
+            Ok(past)
+        }
+        past => {
+            let old = past.as_ref().map(Tensor::f32).transpose()?.unwrap_or_default();
+            let joined = join(old, present.f32()?, rows, frame, window, sink);
+            let kept = joined.len() / (rows * frame);
+            Tensor::from_f32(&[layers, b, kept, n, d], joined)
+        }
+    }
+}
+
+/// Appends `new` to each of the `rows` of `old` in place: what follows the first `sink` values moves up to make room.
+fn shift(old: &mut [f32], new: &[f32], rows: usize, sink: usize) {
+    let (old_row, new_row) = (old.len() / rows, new.len() / rows);
+    for (row, new) in old.chunks_exact_mut(old_row).zip(new.chunks_exact(new_row)) {
+        row.copy_within(sink + new_row.., sink);
+        row[old_row - new_row..].copy_from_slice(new);
+    }
+}
+
+/// Returns each of the `rows` of `old` with that of `new` after it, in frames of `frame` values, of which the first `sink` and the
+/// last of the rest are kept, `window` in all.
+fn join(old: &[f32], new: &[f32], rows: usize, frame: usize, window: usize, sink: usize) -> Vec<f32> {
+    let (old_row, new_row) = (old.len() / rows, new.len() / rows);
+    let frames = (old_row + new_row) / frame;
+    let kept = frames.min(window);
+    let dropped = sink..sink + frames - kept;
+    let mut joined = Vec::with_capacity(rows * kept * frame);
+    for row in 0..rows {
+        let (old, new) = (&old[row * old_row..][..old_row], &new[row * new_row..][..new_row]);
+        let frames = old.chunks_exact(frame).chain(new.chunks_exact(frame)).enumerate();
+        frames.filter(|(i, _)| !dropped.contains(i)).for_each(|(_, values)| joined.extend_from_slice(values));
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two rows, a value a frame.
+    #[test]
+    fn the_window_keeps_the_first_frames_and_the_last() {
+        let grown = join(&[1., 2., 11., 12.], &[3., 4., 13., 14.], 2, 1, 4, 1);
+        assert_eq!(grown, [1., 2., 3., 4., 11., 12., 13., 14.]);
+        let rolled = join(&grown, &[5., 6., 15., 16.], 2, 1, 4, 1);
+        assert_eq!(rolled, [1., 4., 5., 6., 11., 14., 15., 16.]);
+        let from_nothing = join(&[], &[1., 2., 3., 4., 5., 6.], 1, 2, 2, 1);
+        assert_eq!(from_nothing, [1., 2., 5., 6.]);
+    }
+
+    #[test]
+    fn a_full_window_rolls_in_place_to_the_same() {
+        let full = [1., 2., 3., 4., 11., 12., 13., 14.];
+        let new = [5., 6., 15., 16.];
+        for sink in [0, 1, 2] {
+            let mut rolled = full;
+            shift(&mut rolled, &new, 2, sink);
+            assert_eq!(rolled.to_vec(), join(&full, &new, 2, 1, 4, sink), "sink {sink}");
+        }
+    }
+}

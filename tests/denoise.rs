@@ -1,0 +1,184 @@
+//! The denoising loop on the tests' packages: what decides a chunk, and what it refuses.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use latentflow::{
+    Cancel, DiffuseOptions, Diffuser, Error, Model, Package, PromptEmbeds, RuntimeOptions, TextEncoder,
+};
+
+fn model(name: &str) -> Arc<Model> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/packages").join(name);
+    let package = Package::open(&folder).expect("a valid package");
+    Arc::new(Model::new(Arc::new(package), RuntimeOptions::default()))
+}
+
+fn embeds(model: &Arc<Model>, prompt: &str) -> PromptEmbeds {
+    TextEncoder::new(model.clone()).unwrap().encode(prompt, Some(""), &Cancel::new()).unwrap()
+}
+
+fn diffuser(model: &Arc<Model>, change: impl FnOnce(&mut DiffuseOptions)) -> Diffuser {
+    let mut options = DiffuseOptions::new(model);
+    change(&mut options);
+    Diffuser::new(model.clone(), options).unwrap()
+}
+
+fn chunk(diffuser: &mut Diffuser, prompt: &PromptEmbeds, frames: usize) -> Vec<f32> {
+    diffuser.chunk(prompt.positive(), prompt.negative(), frames, &Cancel::new(), &mut |_, _| ()).unwrap()
+}
+
+fn channel_mean(latents: &[f32], channel: usize) -> f32 {
+    let channel = latents.chunks_exact(latents.len() / 4).nth(channel).unwrap();
+    channel.iter().sum::<f32>() / channel.len() as f32
+}
+
+mod a_chunk {
+    use super::*;
+
+    #[test]
+    fn says_what_the_prompt_says_in_both_languages() {
+        let model = model("tiny-stream");
+        let mut diffuser = diffuser(&model, |_| ());
+        for (prompt, channel) in [("red", 0), ("绿色", 1), ("a blue bird", 2)] {
+            diffuser.start_scene();
+            let latents = chunk(&mut diffuser, &embeds(&model, prompt), 2);
+            let others = (0..3).filter(|c| *c != channel).map(|c| channel_mean(&latents, c));
+            assert!(others.fold(f32::MIN, f32::max) < channel_mean(&latents, channel), "{prompt}");
+        }
+    }
+
+    #[test]
+    fn has_the_shape_of_the_size_rounded_up() {
+        let model = model("tiny-stream");
+        let diffuser = diffuser(&model, |o| (o.width, o.height) = (50, 33));
+        assert_eq!(diffuser.latent_shape(2), [4, 2, 6, 8]);
+    }
+
+    #[test]
+    fn is_decided_by_seed_prompt_and_the_chunks_before() {
+        let model = model("tiny-stream");
+        let (red, dog) = (embeds(&model, "red"), embeds(&model, "dog"));
+        let run = |seed, prompts: &[&PromptEmbeds]| -> Vec<Vec<f32>> {
+            let mut diffuser = diffuser(&model, |o| o.seed = seed);
+            prompts.iter().map(|prompt| chunk(&mut diffuser, prompt, 2)).collect()
+        };
+        let first = run(7, &[&red, &red, &red]);
+        assert_eq!(first, run(7, &[&red, &red, &red]), "the same again");
+        assert_ne!(first[0], run(8, &[&red])[0], "another seed");
+        assert_ne!(first[0], run(7, &[&dog])[0], "another prompt");
+        assert_ne!(first[0], first[1], "another index, another noise");
+        assert_ne!(first[1], run(7, &[&dog, &red])[1], "another past");
+    }
+
+    #[test]
+    fn of_a_new_scene_knows_nothing_of_the_last_one() {
+        let model = model("tiny-stream");
+        let (red, dog) = (embeds(&model, "red"), embeds(&model, "dog"));
+        let mut diffuser = diffuser(&model, |_| ());
+        let fresh = chunk(&mut diffuser, &red, 2);
+        chunk(&mut diffuser, &dog, 2);
+        diffuser.start_scene();
+        assert_eq!(chunk(&mut diffuser, &red, 2), fresh);
+    }
+
+    #[test]
+    fn goes_on_past_the_window() {
+        let model = model("tiny-stream");
+        let mut diffuser = diffuser(&model, |_| ());
+        let red = embeds(&model, "red");
+        for _ in 0..8 {
+            assert!(chunk(&mut diffuser, &red, 2).iter().all(|x| x.is_finite()));
+        }
+        assert!(chunk(&mut diffuser, &red, 5).iter().all(|x| x.is_finite()), "longer than the window");
+    }
+
+    #[test]
+    fn leans_away_from_the_negative_prompt_under_guidance() {
+        let model = model("tiny-clip");
+        let red = embeds(&model, "red");
+        let strength = |scale| {
+            let mut diffuser = diffuser(&model, |o| o.guidance_scale = scale);
+            channel_mean(&chunk(&mut diffuser, &red, 3), 0)
+        };
+        assert!(strength(3.0) > strength(1.5));
+        assert!(strength(1.5) > strength(1.0));
+    }
+
+    #[test]
+    fn tells_of_every_step() {
+        let model = model("tiny-clip");
+        let mut diffuser = diffuser(&model, |o| o.num_inference_steps = 3);
+        let (red, mut told) = (embeds(&model, "red"), Vec::new());
+        diffuser
+            .chunk(red.positive(), red.negative(), 3, &Cancel::new(), &mut |step, of| told.push((step, of)))
+            .unwrap();
+        assert_eq!(told, [(1, 3), (2, 3), (3, 3)]);
+    }
+}
+
+mod refused {
+    use super::*;
+
+    fn refusal(name: &str, change: impl FnOnce(&mut DiffuseOptions)) -> String {
+        let model = model(name);
+        let mut options = DiffuseOptions::new(&model);
+        change(&mut options);
+        Diffuser::new(model, options).err().expect("an error").to_string()
+    }
+
+    #[test]
+    fn are_sizes_that_the_model_cannot_do() {
+        let error = refusal("tiny-stream", |o| o.width = 1024);
+        assert!(
+            error.contains("`width`") && error.contains("1024") && error.contains("16 to 512"),
+            "{error}"
+        );
+        let error = refusal("tiny-stream", |o| o.height = 8);
+        assert!(error.contains("`height`"), "{error}");
+    }
+
+    #[test]
+    fn are_no_steps_and_guidance_that_is_no_number() {
+        assert!(refusal("tiny-stream", |o| o.num_inference_steps = 0).contains("num-inference-steps"));
+        assert!(refusal("tiny-stream", |o| o.guidance_scale = f32::NAN).contains("guidance-scale"));
+    }
+
+    #[test]
+    fn is_guidance_without_a_negative_prompt() {
+        let model = model("tiny-clip");
+        let prompt = TextEncoder::new(model.clone()).unwrap().encode("red", None, &Cancel::new()).unwrap();
+        let mut diffuser = diffuser(&model, |_| ());
+        let error = diffuser.chunk(prompt.positive(), prompt.negative(), 3, &Cancel::new(), &mut |_, _| ());
+        assert!(error.unwrap_err().to_string().contains("negative prompt"));
+    }
+
+    #[test]
+    fn is_a_second_chunk_of_a_clip() {
+        let model = model("tiny-clip");
+        let red = embeds(&model, "red");
+        let mut diffuser = diffuser(&model, |_| ());
+        chunk(&mut diffuser, &red, 3);
+        let error = diffuser.chunk(red.positive(), red.negative(), 3, &Cancel::new(), &mut |_, _| ());
+        assert!(error.unwrap_err().to_string().contains("one clip"));
+    }
+
+    #[test]
+    fn is_everything_once_it_is_cancelled() {
+        let model = model("tiny-stream");
+        let red = embeds(&model, "red");
+        let cancel = Cancel::new();
+        let mut diffuser = diffuser(&model, |o| o.num_inference_steps = 50);
+        let mut steps = 0;
+        let result = diffuser.chunk(red.positive(), None, 2, &cancel, &mut |_, _| {
+            steps += 1;
+            cancel.cancel();
+        });
+        assert!(matches!(result, Err(Error::Cancelled)) && steps == 1);
+        cancel.reset();
+        diffuser.start_scene();
+        assert_eq!(
+            diffuser.chunk(red.positive(), None, 2, &cancel, &mut |_, _| ()).unwrap().len(),
+            4 * 2 * 6 * 8
+        );
+    }
+}

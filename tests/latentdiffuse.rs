@@ -1,0 +1,304 @@
+//! `latentdiffuse` on the tests' packages: caps, time, scenes, flush, seek, errors.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use gst::prelude::*;
+use gst_check::Harness;
+
+use latentflow::{Cancel, Model, Package, RuntimeOptions, TextEncoder};
+
+fn init() {
+    use std::sync::Once;
+    static INIT: Once = Once::new();
+    INIT.call_once(|| {
+        gst::init().unwrap();
+        gstlatentflow::plugin_register_static().unwrap();
+    });
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/packages").join(name)
+}
+
+/// The element with a package, fed by hand.
+struct Fixture {
+    harness: Harness,
+    bus: gst::Bus,
+    text: TextEncoder,
+    id: String,
+}
+
+impl Fixture {
+    fn new(name: &str, downstream: &str) -> Self {
+        init();
+        let model =
+            Arc::new(Model::new(Arc::new(Package::open(&folder(name)).unwrap()), RuntimeOptions::default()));
+        let mut harness = Harness::new("latentdiffuse");
+        harness.element().unwrap().set_property("model", folder(name).to_str().unwrap());
+        harness.set_live(false);
+        let bus = gst::Bus::new();
+        harness.element().unwrap().set_bus(Some(&bus));
+        let id = model.id().to_owned();
+        harness.set_sink_caps(gst::Caps::from_str(downstream).unwrap());
+        harness.set_src_caps(gst::Caps::builder("application/x-prompt-embeds").field("model", &id).build());
+        Self { harness, bus, text: TextEncoder::new(model).unwrap(), id }
+    }
+
+    fn push(&mut self, prompt: &str, pts: Option<u64>, duration: Option<u64>) {
+        let embeds = self.text.encode(prompt, Some(""), &Cancel::new()).unwrap();
+        let mut buffer = gst::Buffer::from_slice(embeds.to_safetensors().unwrap());
+        let buffer_ref = buffer.get_mut().unwrap();
+        buffer_ref.set_pts(pts.map(gst::ClockTime::from_mseconds));
+        buffer_ref.set_duration(duration.map(gst::ClockTime::from_mseconds));
+        // What downstream refuses is on the bus, and may reach the next push or not.
+        let _ = self.harness.push(buffer);
+    }
+
+    fn error(&self) -> String {
+        error_on(&self.bus)
+    }
+
+    /// Ends the stream and returns all that came.
+    fn finish(&mut self) -> Vec<gst::Buffer> {
+        self.harness.push_event(gst::event::Eos::new());
+        let mut buffers = Vec::new();
+        loop {
+            match self.harness.pull_event().expect("an event within a minute").type_() {
+                gst::EventType::Eos => break,
+                _ => continue,
+            }
+        }
+        while let Some(buffer) = self.harness.try_pull() {
+            buffers.push(buffer);
+        }
+        buffers
+    }
+}
+
+fn error_on(bus: &gst::Bus) -> String {
+    let message = bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &[gst::MessageType::Error]);
+    match message.expect("an error within a minute").view() {
+        gst::MessageView::Error(error) => error.error().to_string(),
+        _ => unreachable!(),
+    }
+}
+
+fn frames(buffers: &[gst::Buffer]) -> Vec<(u64, u64, bool)> {
+    let discont = |b: &gst::Buffer| b.flags().contains(gst::BufferFlags::DISCONT);
+    buffers.iter().map(|b| (b.offset(), b.offset_end(), discont(b))).collect()
+}
+
+fn bytes(buffer: &gst::Buffer) -> Vec<u8> {
+    buffer.map_readable().unwrap().to_vec()
+}
+
+mod caps {
+    use super::*;
+
+    #[test]
+    fn are_the_models_defaults_where_downstream_does_not_care() {
+        let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
+        fixture.push("red", Some(0), Some(1000));
+        fixture.finish();
+        let caps = fixture.harness.sinkpad().unwrap().current_caps().unwrap();
+        let expected = format!(
+            "video/x-latent, model=(string){}, width=64, height=48, framerate=24/1, pixel-aspect-ratio=1/1",
+            fixture.id
+        );
+        assert_eq!(caps, gst::Caps::from_str(&expected).unwrap());
+    }
+
+    #[test]
+    fn follow_a_capsfilter_downstream() {
+        let mut fixture =
+            Fixture::new("tiny-stream", "video/x-latent, width=100, height=50, framerate=30000/1001");
+        fixture.push("red", Some(0), Some(1001));
+        let buffers = fixture.finish();
+        // 100 by 50 is rounded up to 112 by 64: 14 by 8 latents.
+        assert!(buffers.iter().all(|b| b.size() == 4 * 2 * 8 * 14 * 4));
+        assert_eq!(buffers.last().unwrap().offset_end(), 30);
+    }
+
+    #[test]
+    fn that_the_model_cannot_do_are_refused_with_the_reason() {
+        let mut fixture = Fixture::new("tiny-stream", "video/x-latent, width=4096, height=48");
+        fixture.push("red", Some(0), Some(1000));
+        let text = fixture.error();
+        assert!(text.contains("4096") && text.contains("[ 16, 512 ]"), "{text}");
+    }
+
+    #[test]
+    fn of_another_package_are_refused_with_the_reason() {
+        init();
+        let element = gst::ElementFactory::make("latentdiffuse").build().unwrap();
+        element.set_property("model", folder("tiny-stream").to_str().unwrap());
+        let bus = gst::Bus::new();
+        element.set_bus(Some(&bus));
+        let mut harness = Harness::with_element(&element, Some("sink"), Some("src"));
+        let caps = gst::Caps::builder("application/x-prompt-embeds").field("model", "other-000000").build();
+        harness.set_src_caps(caps);
+        let text = error_on(&bus);
+        assert!(text.contains("other-000000") && text.contains("tiny-stream-"), "{text}");
+    }
+}
+
+mod time {
+    use super::*;
+
+    #[test]
+    fn is_scaled_from_the_frame_index_and_the_last_chunk_is_cut() {
+        let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
+        fixture.push("red", Some(0), Some(1000));
+        let buffers = fixture.finish();
+        assert_eq!(frames(&buffers), [(0, 5, true), (5, 13, false), (13, 21, false), (21, 24, false)]);
+        let time = |frame: u64| gst::ClockTime::from_nseconds(frame * 1_000_000_000 / 24);
+        for buffer in &buffers {
+            assert_eq!(buffer.pts(), Some(time(buffer.offset())));
+            assert_eq!(buffer.duration(), Some(time(buffer.offset_end()) - time(buffer.offset())));
+        }
+    }
+
+    #[test]
+    fn of_prompts_has_no_gap_and_each_starts_a_scene() {
+        let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
+        fixture.push("red", Some(500), Some(250));
+        fixture.push("a dog", Some(1000), Some(250));
+        let buffers = fixture.finish();
+        let expected =
+            [(0, 5, true), (5, 13, false), (13, 21, false), (21, 24, false), (24, 29, true), (29, 30, false)];
+        assert_eq!(frames(&buffers), expected);
+    }
+
+    #[test]
+    fn of_an_open_ended_prompt_is_the_models_default_at_the_end_of_the_stream() {
+        let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
+        fixture.push("red", None, None);
+        let buffers = fixture.finish();
+        assert!(buffers.last().unwrap().offset_end() >= 17);
+    }
+
+    #[test]
+    fn of_a_clip_model_is_one_chunk_a_prompt() {
+        let mut fixture = Fixture::new("tiny-clip", "video/x-latent");
+        fixture.push("red", Some(0), None);
+        fixture.push("a dog", Some(1000), Some(500));
+        let buffers = fixture.finish();
+        assert_eq!(frames(&buffers), [(0, 17, true), (24, 36, true)]);
+    }
+}
+
+mod determinism {
+    use super::*;
+
+    fn run(seed: u64, prompts: &[(&str, u64, u64)]) -> Vec<Vec<u8>> {
+        let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
+        fixture.harness.element().unwrap().set_property("seed", seed);
+        for (prompt, pts, duration) in prompts {
+            fixture.push(prompt, Some(*pts), Some(*duration));
+        }
+        fixture.finish().iter().map(bytes).collect()
+    }
+
+    #[test]
+    fn same_seed_same_bytes_and_another_seed_others() {
+        let prompts = [("red", 0, 500), ("a dog", 500, 500)];
+        assert_eq!(run(7, &prompts), run(7, &prompts));
+        assert_ne!(run(7, &prompts)[0], run(8, &prompts)[0]);
+    }
+
+    #[test]
+    fn after_a_seek_the_scene_is_made_again_from_its_start() {
+        let whole = run(42, &[("red", 0, 500), ("a dog", 500, 1000)]);
+        let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
+        fixture.push("red", Some(0), Some(500));
+        fixture.harness.push_event(gst::event::FlushStart::new());
+        fixture.harness.push_event(gst::event::FlushStop::builder(true).build());
+        while fixture.harness.try_pull().is_some() {}
+        while fixture.harness.try_pull_event().is_some() {}
+        let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        segment.set_start(gst::ClockTime::from_mseconds(900));
+        segment.set_position(gst::ClockTime::from_mseconds(900));
+        fixture.harness.push_event(gst::event::Segment::new(&segment));
+        fixture.push("a dog", Some(500), Some(1000));
+        let buffers = fixture.finish();
+        assert_eq!(frames(&buffers)[0], (12, 17, true));
+        // Two chunks of red came before in the whole stream.
+        assert_eq!(buffers.iter().map(bytes).collect::<Vec<_>>(), whole[2..]);
+    }
+}
+
+mod stopping {
+    use super::*;
+
+    #[test]
+    fn ends_a_stream_that_would_go_on_for_ever() {
+        let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
+        fixture.push("red", None, None);
+        let first = fixture.harness.pull().unwrap();
+        assert!(first.flags().contains(gst::BufferFlags::DISCONT));
+        let element = fixture.harness.element().unwrap();
+        assert_eq!(element.set_state(gst::State::Null), Ok(gst::StateChangeSuccess::Success));
+        let stats = element.property::<gst::Structure>("stats");
+        assert!(stats.get::<u64>("chunks").unwrap() >= 1);
+    }
+
+    #[test]
+    fn lets_go_of_a_prompt_that_waits() {
+        let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
+        let element = fixture.harness.element().unwrap();
+        for second in 0..2 {
+            fixture.push("red", Some(second * 3_600_000), Some(3_600_000));
+        }
+        let stop = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            element.set_state(gst::State::Null).unwrap();
+        });
+        let embeds = fixture.text.encode("red", Some(""), &Cancel::new()).unwrap();
+        let mut flow = Ok(gst::FlowSuccess::Ok);
+        while flow.is_ok() {
+            flow = fixture.harness.push(gst::Buffer::from_slice(embeds.to_safetensors().unwrap()));
+        }
+        assert_eq!(flow, Err(gst::FlowError::Flushing));
+        stop.join().unwrap();
+    }
+}
+
+mod properties {
+    use super::*;
+
+    #[test]
+    fn change_while_playing_from_the_next_chunk_on() {
+        let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
+        let element = fixture.harness.element().unwrap();
+        element.set_property("num-inference-steps", 3u32);
+        fixture.push("red", Some(0), Some(1000));
+        fixture.finish();
+        let stats = element.property::<gst::Structure>("stats");
+        assert_eq!(stats.get::<u32>("num-inference-steps"), Ok(3));
+        assert_eq!(stats.get::<u64>("frames"), Ok(24));
+        assert_eq!(element.property::<Option<String>>("active-execution-provider").as_deref(), Some("cpu"));
+    }
+
+    #[test]
+    fn an_unknown_scheduler_is_refused_by_name() {
+        let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
+        let element = fixture.harness.element().unwrap();
+        element.set_property("scheduler", "Guesswork");
+        fixture.push("red", Some(0), Some(1000));
+        let text = fixture.error();
+        assert!(text.contains("`Guesswork`") && text.contains("UniPCMultistepScheduler"), "{text}");
+    }
+}
+
+#[test]
+fn latency_is_told_of_a_live_source_alone() {
+    let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
+    fixture.push("red", Some(0), Some(500));
+    fixture.finish();
+    assert_eq!(fixture.harness.query_latency(), Some(gst::ClockTime::ZERO));
+    fixture.harness.set_live(true);
+    // Two chunks of eight frames.
+    assert_eq!(fixture.harness.query_latency(), Some(gst::ClockTime::from_nseconds(333_333_333 * 2)));
+}
