@@ -663,7 +663,8 @@ impl Schedule {
     ///
     /// With a noise level s this is (1 - s)·sample + s·noise in flow matching, sample + s·noise for
     /// `EulerDiscreteScheduler`, and √ā·sample + √(1 - ā)·noise for the DDIM ones. Source: `add_noise` and
-    /// `scale_noise` of diffusers' schedulers.
+    /// `scale_noise` of diffusers' schedulers. What comes out is the sample to go on with at `index`, without another
+    /// factor of `init_noise_sigma`.
     ///
     /// # Panics
     ///
@@ -820,6 +821,12 @@ impl UniPCMultistep {
         let timesteps = sigmas.iter().map(|sigma| (sigma * train).trunc() as f32).collect();
         let mut sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).collect();
         sigmas.push(0.0);
+        require(
+            sigmas[0] < 1.0 && sigmas.is_sorted_by(|a, b| a > b),
+            "num_inference_steps",
+            steps,
+            "makes noise levels that UniPC can't tell apart",
+        )?;
         Ok(Schedule::flow(timesteps, sigmas))
     }
 }
@@ -1022,6 +1029,9 @@ impl EulerDiscrete {
             TimestepSpacing::Linspace | TimestepSpacing::Trailing => sigmas[0],
             TimestepSpacing::Leading => (sigmas[0] * sigmas[0] + 1.0).sqrt(),
         };
+        if !sigmas.iter().all(|sigma| *sigma > 0.0 && sigma.is_finite()) {
+            return Err(UNUSABLE_BETAS.into());
+        }
         sigmas.push(match self.final_sigmas_type {
             FinalSigmasType::Zero => 0.0,
             FinalSigmasType::SigmaMin => table[0],
@@ -1056,8 +1066,13 @@ fn ddim_schedule(
             (before, after)
         })
         .collect();
+    // Not a number where the rescaling had but one training step to work on.
+    if !alphas.iter().all(|&(before, _)| (0.0..1.0).contains(&(before as f32))) {
+        return Err(UNUSABLE_BETAS.into());
+    }
     require(
-        prediction_type != PredictionType::Epsilon || alphas.iter().all(|&(before, _)| before > 0.0),
+        prediction_type != PredictionType::Epsilon
+            || alphas.iter().all(|&(before, _)| before as f32 >= f32::MIN_POSITIVE),
         "prediction_type",
         "epsilon",
         "a step of pure noise (`rescale_betas_zero_snr`) needs `v_prediction` or `sample`",
@@ -1208,6 +1223,10 @@ fn require(
 ) -> Result<(), String> {
     if holds { Ok(()) } else { Err(format!("`{field}` is {value}: {rule}")) }
 }
+
+/// Each step has to begin with some noise, and for Euler's method with some signal, in single precision.
+const UNUSABLE_BETAS: &str = "`num_train_timesteps`, `beta_start`, `beta_end` and the fields that rescale them leave a \
+                              step no noise or no signal";
 
 fn refuse(field: &str, value: bool) -> Result<(), String> {
     require(!value, field, value, "not implemented, must be false")

@@ -434,6 +434,57 @@ mod invariants {
     }
 
     #[test]
+    fn odd_configurations_are_refused_or_give_finite_samples() {
+        let mut computed = 0;
+        let mut try_out = |text: String| {
+            let Ok(config) = toml::from_str::<SchedulerConfig>(&text) else { panic!("{text}") };
+            for steps in [1, 2, 3, 9, 10] {
+                let Ok(schedule) = config.schedule(steps, 4096) else { continue };
+                assert!(
+                    schedule.timesteps.iter().all(|t| t.is_finite() && *t >= 0.0),
+                    "{text}: {schedule:?}"
+                );
+                assert!(schedule.sigmas.is_sorted_by(|a, b| a >= b), "{text}: {schedule:?}");
+                let mut sampler = Sampler::new(&config, schedule);
+                let mut sample = [0.5, -1.0, 2.0].map(|x| x * sampler.schedule().init_noise_sigma);
+                for index in 0..steps {
+                    let scale = sampler.scale_model_input(index);
+                    let output = sample.map(|x| (x * scale).clamp(-1.0, 1.0));
+                    sampler.step(index, &mut sample, &output);
+                }
+                assert!(sample.iter().all(|x| x.is_finite()), "{steps} steps of {text}: {sample:?}");
+                computed += 1;
+            }
+        };
+        for train in [1, 2, 10, 1000] {
+            for (shift, terminal) in [(0.01, 0.0), (1.0, 0.5), (12.0, 0.0), (1e6, 0.0), (1e12, 0.99)] {
+                let rest = format!("num_train_timesteps = {train}\nshift_terminal = {terminal:?}\n");
+                try_out(format!("type = 'FlowMatchEulerDiscreteScheduler'\n{rest}shift = {shift:?}"));
+                try_out(format!(
+                    "type = 'UniPCMultistepScheduler'\n{rest}flow_shift = {shift:?}\nsolver_order = 3\n\
+                     use_flow_sigmas = true\nprediction_type = 'flow_prediction'"
+                ));
+            }
+            for name in ["DDIMScheduler", "CogVideoXDDIMScheduler", "EulerDiscreteScheduler"] {
+                for (start, end) in [(0.0001, 0.02), (0.5, 0.99), (1e-12, 1e-12), (0.9, 0.1)] {
+                    for spacing in ["linspace", "leading", "trailing"] {
+                        for prediction in ["epsilon", "v_prediction", "sample"] {
+                            for zero_snr in [false, true] {
+                                try_out(format!(
+                                    "type = '{name}'\nnum_train_timesteps = {train}\nbeta_start = {start:?}\n\
+                                     beta_end = {end:?}\ntimestep_spacing = '{spacing}'\n\
+                                     prediction_type = '{prediction}'\nrescale_betas_zero_snr = {zero_snr}"
+                                ));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        assert!(computed > 1000, "{computed}");
+    }
+
+    #[test]
     fn guidance_goes_from_one_prediction_through_the_other() {
         for (scale, expected) in [(0.0, [1.0, -1.0]), (1.0, [2.0, 1.0]), (3.0, [4.0, 5.0])] {
             let mut cond = [2.0, 1.0];
