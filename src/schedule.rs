@@ -34,6 +34,7 @@ pub use config::{
 const MAX_INFERENCE_STEPS: usize = 10_000;
 /// The most training steps that a table of betas may have, for the same reason.
 const MAX_TRAIN_TIMESTEPS: usize = 1_000_000;
+
 impl SchedulerConfig {
     /// The values that `type` may have: diffusers' class names.
     pub const NAMES: &[&str] = &[
