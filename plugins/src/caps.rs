@@ -41,6 +41,40 @@ pub fn model_latent(id: &str, manifest: &Manifest) -> gst::Caps {
         .build()
 }
 
+/// Returns raw RGB video of any size and rate: what frames are before they are encoded and after they are decoded.
+pub fn any_rgb() -> gst::Caps {
+    gst_video::VideoCapsBuilder::new()
+        .format(gst_video::VideoFormat::Rgb)
+        .framerate_range(gst::Fraction::new(1, i32::MAX)..=gst::Fraction::new(i32::MAX, 1))
+        .build()
+}
+
+/// Returns the raw video that latent video with `caps` stands for.
+pub fn rgb_of_latent(caps: &gst::Caps) -> gst::Caps {
+    same_video(&caps.intersect(&any_latent()), gst::Structure::builder("video/x-raw").field("format", "RGB"))
+}
+
+/// Returns the latent video of any package that stands for raw video with `caps`.
+pub fn latent_of_rgb(caps: &gst::Caps) -> gst::Caps {
+    same_video(&caps.intersect(&any_rgb()), gst::Structure::builder(LATENT))
+}
+
+/// Returns the size, rate and aspect of every structure of `caps` under another name.
+fn same_video(caps: &gst::CapsRef, name: gst::structure::Builder) -> gst::Caps {
+    let name = name.build();
+    let mut out = gst::Caps::new_empty();
+    for from in caps.iter() {
+        let mut to = name.clone();
+        for field in ["width", "height", "framerate", "pixel-aspect-ratio"] {
+            if let Ok(value) = from.value(field) {
+                to.set_value(field, value.clone());
+            }
+        }
+        out.merge_structure(to);
+    }
+    out
+}
+
 /// Returns `value` as GStreamer writes it.
 pub fn fraction(value: Fraction) -> gst::Fraction {
     gst::Fraction::new(value.numer as i32, value.denom as i32)
@@ -127,6 +161,25 @@ mod tests {
         assert!(info().to_caps().can_intersect(&any_latent()));
         let error = LatentInfo::from_caps(&gst::Caps::builder(LATENT).field("width", 8).build()).unwrap_err();
         assert!(error.contains("framerate"), "{error}");
+    }
+
+    #[test]
+    fn latents_have_the_size_rate_and_aspect_of_their_video() {
+        gst::init().unwrap();
+        let video = gst::Caps::builder("video/x-raw")
+            .field("format", gst::List::new(["I420", "RGB"]))
+            .field("width", 256)
+            .field("framerate", gst::Fraction::new(24, 1))
+            .build();
+        let latent = latent_of_rgb(&video);
+        let s = latent.structure(0).unwrap();
+        assert_eq!((s.name().as_str(), s.get::<i32>("width")), (LATENT, Ok(256)));
+        assert_eq!(s.get("framerate"), Ok(gst::Fraction::new(24, 1)));
+        assert!(s.has_field("height") && !s.has_field("format"));
+        let back = rgb_of_latent(&latent);
+        assert!(back.is_subset(&video) && back.structure(0).unwrap().get::<&str>("format") == Ok("RGB"));
+        assert_eq!(back, rgb_of_latent(&latent_of_rgb(&back)));
+        assert!(rgb_of_latent(&video).is_empty());
     }
 
     #[test]

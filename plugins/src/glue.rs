@@ -3,11 +3,17 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use gst::glib;
 use gst::prelude::*;
+use latentflow::package::Manifest;
+use latentflow::vae::Tiling;
 use latentflow::{Error, Model, Package, Result, RuntimeOptions};
+
+use crate::caps;
 
 /// Where an element runs its graphs.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
@@ -145,6 +151,57 @@ impl glib::prelude::HasParamSpec for StatsStructure {
     }
 }
 
+/// The properties of elements that code frames in tiles.
+#[derive(Debug, Clone)]
+pub struct TileSettings {
+    /// Width and height in pixels; 0 is whole frames, -1 is up to the library.
+    pub size: i32,
+    /// Pixels that neighbours share.
+    pub overlap: u32,
+}
+
+impl Default for TileSettings {
+    fn default() -> Self {
+        Self { size: -1, overlap: 64 }
+    }
+}
+
+impl TileSettings {
+    /// Returns what the library calls it.
+    pub fn tiling(&self) -> Tiling {
+        match usize::try_from(self.size) {
+            Err(_) => Tiling::Auto,
+            Ok(0) => Tiling::Off,
+            Ok(size) => Tiling::Tiles { width: size, height: size, overlap: self.overlap as usize },
+        }
+    }
+}
+
+/// Refuses a frame rate that the model can't do.
+///
+/// # Errors
+/// [`Error::Setting`].
+pub fn check_frame_rate(manifest: &Manifest, framerate: gst::Fraction) -> Result<()> {
+    let range = manifest.video.frame_rate;
+    if caps::fraction(range.min) <= framerate && framerate <= caps::fraction(range.max) {
+        return Ok(());
+    }
+    Err(Error::Setting {
+        setting: "framerate",
+        value: framerate.to_string(),
+        reason: format!("the model takes {} to {}", range.min, range.max),
+    })
+}
+
+/// Returns the error of a buffer that can't be mapped.
+pub fn unreadable(reason: &glib::BoolError) -> Error {
+    Error::Shape {
+        what: "a buffer".into(),
+        found: reason.to_string(),
+        expected: "one that can be read".into(),
+    }
+}
+
 /// The packages that are alive in this process.
 #[derive(Default)]
 struct Packages {
@@ -223,6 +280,39 @@ pub fn post_progress(element: &impl IsA<gst::Element>, kind: gst::ProgressType, 
         gst::message::Progress::builder(kind, code, text).src(element.upcast_ref::<gst::Element>()).build();
     // Fails only without a bus, when there is nobody to tell.
     let _ = element.upcast_ref::<gst::Element>().post_message(message);
+}
+
+/// Posts that the element's latency changed.
+pub fn post_latency(element: &impl IsA<gst::Element>) {
+    let element = element.upcast_ref::<gst::Element>();
+    // Fails only without a bus, when there is nobody to ask for it.
+    let _ = element.post_message(gst::message::Latency::builder().src(element).build());
+}
+
+/// Runs `work`, which opens or builds something; if it takes over a second, PROGRESS messages with `text` say so.
+pub fn with_progress<T>(
+    element: &(impl IsA<gst::Element> + Sync),
+    code: &str,
+    text: &str,
+    work: impl FnOnce() -> T,
+) -> T {
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let told = std::thread::scope(|scope| {
+        let waiting = scope.spawn(move || {
+            let slow = ended.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout);
+            if slow {
+                post_progress(element, gst::ProgressType::Start, code, text);
+            }
+            slow
+        });
+        let result = work();
+        drop(end);
+        (result, waiting.join().unwrap_or(false))
+    });
+    if told.1 {
+        post_progress(element, gst::ProgressType::Complete, code, text);
+    }
+    told.0
 }
 
 #[cfg(test)]

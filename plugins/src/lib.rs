@@ -1,9 +1,13 @@
 //! GStreamer elements that turn prompts into video by latent diffusion.
 
 mod caps;
+mod frame_times;
 mod glue;
+mod latency;
 mod latent;
 mod latentdiffuse;
+mod vaedecode;
+mod vaeencode;
 
 pub use define::plugin_register_static;
 
@@ -14,7 +18,9 @@ mod define {
 
     fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
         crate::glue::register_library_folders(plugin);
-        crate::latentdiffuse::register(plugin)
+        crate::latentdiffuse::register(plugin)?;
+        crate::vaedecode::register(plugin)?;
+        crate::vaeencode::register(plugin)
     }
 
     gst::plugin_define!(

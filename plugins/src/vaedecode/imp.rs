@@ -1,0 +1,395 @@
+//! The element's workings.
+
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_base::prelude::*;
+use gst_base::subclass::base_transform::GenerateOutputSuccess;
+use gst_base::subclass::prelude::*;
+use gst_video::prelude::*;
+use latentflow::vae::{Decoder, Frames};
+use latentflow::{Cancel, Error, Model};
+
+use crate::caps::{self, LatentInfo};
+use crate::frame_times::{FrameTimes, shown_frames};
+use crate::glue::{self, ExecutionProvider, ModelSettings, TileSettings};
+use crate::latency::ChunkLatency;
+use crate::latent;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new("vaedecode", gst::DebugColorFlags::empty(), Some("Latents to video"))
+});
+
+/// What the negotiated caps made.
+struct Stream {
+    /// Held so that others find the package by its ID.
+    _model: Arc<Model>,
+    latent: LatentInfo,
+    video: gst_video::VideoInfo,
+    decoder: Decoder,
+}
+
+#[derive(Default)]
+struct State {
+    stream: Option<Stream>,
+    /// When the last frame ended; `None` before the first since a start or flush.
+    end: Option<gst::ClockTime>,
+    /// Whether a frame was shown since a start or flush.
+    shown: bool,
+    /// Scene cuts told.
+    cuts: u32,
+}
+
+#[derive(Default, glib::Properties)]
+#[properties(wrapper_type = super::VaeDecode)]
+pub struct VaeDecode {
+    #[property(name = "model", get, set, type = Option<String>, member = model, nick = "Model", mutable_ready,
+        blurb = "Folder of the model package; unset, the one that made the latents if it is open in this process, \
+        else papercut. The latents' package and this one have to be the same")]
+    #[property(name = "execution-provider", get, set, type = ExecutionProvider, member = execution_provider,
+        nick = "Execution provider", blurb = "Where the decoder runs; a provider that is named is used, or it is \
+        an error", builder(ExecutionProvider::Auto).mutable_ready())]
+    #[property(name = "device-id", get, set, type = u32, member = device_id, default = 0, mutable_ready,
+        nick = "Device ID", blurb = "Which GPU, from 0")]
+    #[property(name = "num-threads", get, set, type = u32, member = num_threads, default = 0, mutable_ready,
+        nick = "Threads", blurb = "Threads of an operation on the CPU; 0 is one a core")]
+    model_settings: Mutex<ModelSettings>,
+    #[property(name = "tile-size", get, set, type = i32, member = size, default = -1, minimum = -1,
+        maximum = 16384, mutable_ready, nick = "Tile size", blurb = "Width and height in pixels of the tiles that \
+        large frames are decoded in to save memory; 0 is whole frames, -1 is tiles of 512 for frames of more than \
+        1024x1024 pixels")]
+    #[property(name = "tile-overlap", get, set, type = u32, member = overlap, default = 64, maximum = 8192,
+        mutable_ready, nick = "Tile overlap", blurb = "Pixels that neighbouring tiles share, where they are blended")]
+    tile_settings: Mutex<TileSettings>,
+    #[property(name = "active-execution-provider", get, type = Option<String>,
+        nick = "Active execution provider", blurb = "Where the decoder runs, once it is open")]
+    active_execution_provider: Mutex<Option<String>>,
+    state: Mutex<State>,
+    cancel: Cancel,
+    latency: ChunkLatency,
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for VaeDecode {
+    const NAME: &'static str = "GstVaeDecode";
+    type Type = super::VaeDecode;
+    type ParentType = gst_base::BaseTransform;
+}
+
+#[glib::derived_properties]
+impl ObjectImpl for VaeDecode {}
+
+impl GstObjectImpl for VaeDecode {}
+
+impl ElementImpl for VaeDecode {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Latent video decoder",
+                "Decoder/Video",
+                "Decodes latents to video with the video autoencoder of a model package",
+                "The Latentflow authors",
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let pad = |name, direction, caps: &gst::Caps| {
+                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, caps)
+                    .expect("valid template")
+            };
+            vec![
+                pad("sink", gst::PadDirection::Sink, &caps::any_latent()),
+                pad("src", gst::PadDirection::Src, &caps::any_rgb()),
+            ]
+        });
+        TEMPLATES.as_ref()
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        if transition == gst::StateChange::PausedToReady {
+            self.cancel.cancel();
+        }
+        self.parent_change_state(transition)
+    }
+}
+
+impl BaseTransformImpl for VaeDecode {
+    const MODE: gst_base::subclass::BaseTransformMode = gst_base::subclass::BaseTransformMode::NeverInPlace;
+    const PASSTHROUGH_ON_SAME_CAPS: bool = false;
+    const TRANSFORM_IP_ON_PASSTHROUGH: bool = false;
+
+    fn start(&self) -> Result<(), gst::ErrorMessage> {
+        // The base class drops whole inputs for QoS, and the decoder goes on from one to the next.
+        self.obj().set_qos(false);
+        self.cancel.reset();
+        self.latency.reset();
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        *self.state() = State::default();
+        Ok(())
+    }
+
+    fn transform_caps(
+        &self,
+        direction: gst::PadDirection,
+        caps: &gst::Caps,
+        filter: Option<&gst::Caps>,
+    ) -> Option<gst::Caps> {
+        let other = match direction {
+            gst::PadDirection::Sink => caps::rgb_of_latent(caps),
+            _ => caps::latent_of_rgb(caps),
+        };
+        Some(match filter {
+            Some(filter) => filter.intersect_with_mode(&other, gst::CapsIntersectMode::First),
+            None => other,
+        })
+    }
+
+    fn fixate_caps(&self, direction: gst::PadDirection, caps: &gst::Caps, other: gst::Caps) -> gst::Caps {
+        let other = self.parent_fixate_caps(direction, caps, other);
+        match gst_video::VideoInfo::from_caps(&other).and_then(|info| info.to_caps()) {
+            // With the colorimetry and the like that follow from the format.
+            Ok(whole) if direction == gst::PadDirection::Sink => whole,
+            _ => other,
+        }
+    }
+
+    fn set_caps(&self, incaps: &gst::Caps, outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
+        let latent = LatentInfo::from_caps(incaps).map_err(|e| gst::loggable_error!(CAT, "{e}"))?;
+        let video = gst_video::VideoInfo::from_caps(outcaps)?;
+        if let Some(stream) = self.state().stream.as_mut().filter(|stream| stream.latent == latent) {
+            stream.video = video;
+            return Ok(());
+        }
+        match self.open(latent, video) {
+            Ok(stream) => {
+                self.state().stream = Some(stream);
+                Ok(())
+            }
+            Err(error) => {
+                self.state().stream = None;
+                self.post_error_message(glue::error_message(&error));
+                Err(gst::loggable_error!(CAT, "{error}"))
+            }
+        }
+    }
+
+    fn decide_allocation(&self, query: &mut gst::query::Allocation) -> Result<(), gst::LoggableError> {
+        let (Some(caps), _) = query.get_owned() else {
+            return Err(gst::loggable_error!(CAT, "an allocation query without caps"));
+        };
+        let info = gst_video::VideoInfo::from_caps(&caps)?;
+        let proposed = query.allocation_pools().next();
+        let replace = proposed.is_some();
+        let (pool, size, min, max) = proposed.unwrap_or((None, 0, 0, 0));
+        let size = size.max(info.size() as u32);
+        let pool = pool.unwrap_or_else(|| gst_video::VideoBufferPool::new().upcast());
+        let mut config = pool.config();
+        config.set_params(Some(&caps), size, min, max);
+        if query.find_allocation_meta::<gst_video::VideoMeta>().is_some() {
+            config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
+        }
+        pool.set_config(config)?;
+        if replace {
+            query.set_nth_allocation_pool(0, Some(&pool), size, min, max);
+        } else {
+            query.add_allocation_pool(Some(&pool), size, min, max);
+        }
+        self.parent_decide_allocation(query)
+    }
+
+    fn query(&self, direction: gst::PadDirection, query: &mut gst::QueryRef) -> bool {
+        if !BaseTransformImplExt::parent_query(self, direction, query) {
+            return false;
+        }
+        if let (gst::PadDirection::Src, gst::QueryViewMut::Latency(query)) = (direction, query.view_mut()) {
+            self.latency.add_to(query);
+        }
+        true
+    }
+
+    fn sink_event(&self, event: gst::Event) -> bool {
+        match event.view() {
+            gst::EventView::FlushStart(_) => self.cancel.cancel(),
+            gst::EventView::FlushStop(_) => {
+                self.cancel.reset();
+                let mut state = self.state();
+                let stream = state.stream.take();
+                *state = State { stream, cuts: state.cuts, ..State::default() };
+                if let Some(stream) = &mut state.stream {
+                    stream.decoder.reset();
+                }
+            }
+            _ => {}
+        }
+        self.parent_sink_event(event)
+    }
+
+    /// Pushes the frames itself: the base class would copy DISCONT, which is a scene cut here, to the first of them.
+    fn generate_output(&self) -> Result<GenerateOutputSuccess, gst::FlowError> {
+        let Some(buffer) = self.take_queued_buffer() else {
+            return Ok(GenerateOutputSuccess::NoOutput);
+        };
+        // Out of the lock while it works: only this thread uses it.
+        let Some(mut stream) = self.state().stream.take() else {
+            return Err(gst::FlowError::NotNegotiated);
+        };
+        let result = self.decode(&mut stream, &buffer);
+        self.state().stream = Some(stream);
+        let frames = result.map_err(|error| glue::flow_error(&*self.obj(), &error))?;
+        self.show(&buffer, &frames)?;
+        Ok(GenerateOutputSuccess::NoOutput)
+    }
+}
+
+impl VaeDecode {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self, latent: LatentInfo, video: gst_video::VideoInfo) -> latentflow::Result<Stream> {
+        let settings = self.model_settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let tiling = self.tile_settings.lock().unwrap_or_else(PoisonError::into_inner).tiling();
+        let model = settings.resolve(&latent.model)?;
+        glue::check_frame_rate(model.manifest(), latent.framerate)?;
+        let text = format!("opening the decoder of {}", model.id());
+        let (width, height) = (latent.width as usize, latent.height as usize);
+        let open = || Decoder::new(model.clone(), width, height, tiling);
+        let decoder = glue::with_progress(&*self.obj(), "open", &text, open)?;
+        let provider = decoder.provider().to_string();
+        gst::info!(CAT, imp = self, "decoder of {} opened on {provider}", model.id());
+        *self.active_execution_provider.lock().unwrap_or_else(PoisonError::into_inner) = Some(provider);
+        self.obj().notify_active_execution_provider();
+        Ok(Stream { _model: model, latent, video, decoder })
+    }
+
+    fn decode(&self, stream: &mut Stream, buffer: &gst::BufferRef) -> latentflow::Result<Frames> {
+        let decoder = &mut stream.decoder;
+        if buffer.flags().contains(gst::BufferFlags::DISCONT) {
+            decoder.reset();
+        }
+        let map = buffer.map_readable().map_err(|e| glue::unreadable(&e))?;
+        let [c, _, h, w] = decoder.latent_shape(1);
+        let one = c * h * w * size_of::<f32>();
+        if map.is_empty() || !map.len().is_multiple_of(one) {
+            return Err(Error::Shape {
+                what: "a buffer of latents".into(),
+                found: format!("{} bytes", map.len()),
+                expected: format!("a multiple of {one} bytes ([{c},T,{h},{w}] of 32-bit floats)"),
+            });
+        }
+        let begin = Instant::now();
+        let frames = decoder.decode(&latent::floats_in(&map, None)?, &self.cancel)?;
+        gst::log!(CAT, imp = self, "{} frames in {:?}", frames.len(), begin.elapsed());
+        if self.latency.took(begin.elapsed()) {
+            glue::post_latency(&*self.obj());
+        }
+        Ok(frames)
+    }
+
+    /// Pushes those of `frames` that the buffer stands for and that are in the segment.
+    fn show(&self, buffer: &gst::BufferRef, frames: &Frames) -> Result<(), gst::FlowError> {
+        let segment = self.obj().segment().downcast::<gst::ClockTime>().ok();
+        let (framerate, video) = match &self.state().stream {
+            Some(stream) => (stream.latent.framerate, stream.video.clone()),
+            None => return Err(gst::FlowError::Flushing),
+        };
+        // GST_BUFFER_OFFSET_NONE is the largest number.
+        let known = |offset: u64| (offset != u64::MAX).then_some(offset);
+        let offset = known(buffer.offset());
+        let declared = offset.zip(known(buffer.offset_end())).and_then(|(first, end)| end.checked_sub(first));
+        let places = shown_frames(frames.len() as u64, declared);
+        if places.start > 0 {
+            gst::warning!(CAT, imp = self, "{} frames are missing: the chunk before was lost", places.start);
+        }
+        let times = FrameTimes { pts: buffer.pts(), offset: offset.unwrap_or(0), framerate };
+        let mut cut = buffer.flags().contains(gst::BufferFlags::DISCONT) && self.state().shown;
+        for (index, place) in places.enumerate() {
+            let (mut pts, mut duration) = (times.pts(place), times.duration(place));
+            if let (Some(segment), Some(start)) = (&segment, pts) {
+                if segment.stop().is_some_and(|stop| start >= stop) && segment.rate() > 0.0 {
+                    return Err(gst::FlowError::Eos);
+                }
+                let Some((Some(first), end)) = segment.clip(start, start.saturating_add(duration)) else {
+                    gst::trace!(CAT, imp = self, "frame at {start} is outside the segment");
+                    continue;
+                };
+                pts = Some(first);
+                duration = end.map_or(duration, |end| end - first);
+            }
+            if std::mem::take(&mut cut) {
+                self.tell_cut(pts, segment.as_ref());
+            }
+            let mut out = self.acquire(&video)?;
+            {
+                let out = out.get_mut().ok_or(gst::FlowError::Error)?;
+                out.set_pts(pts);
+                out.set_duration(duration);
+                out.set_offset(times.offset.saturating_add(place));
+                out.set_offset_end(times.offset.saturating_add(place + 1));
+                if self.is_discont(pts, duration) {
+                    out.set_flags(gst::BufferFlags::DISCONT);
+                }
+                let mut frame =
+                    gst_video::VideoFrameRef::from_buffer_ref_writable(out, &video).map_err(|_| {
+                        gst::element_imp_error!(self, gst::ResourceError::Write, ["a frame can't be mapped"]);
+                        gst::FlowError::Error
+                    })?;
+                let stride = frame.plane_stride()[0] as usize;
+                let data = frame.plane_data_mut(0).map_err(|_| gst::FlowError::Error)?;
+                frames.write_rgb(index, data, stride);
+            }
+            self.obj().src_pad().push(out)?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether a frame at `pts` does not follow the one before in time, and takes note of it.
+    fn is_discont(&self, pts: Option<gst::ClockTime>, duration: gst::ClockTime) -> bool {
+        let mut state = self.state();
+        let first = !std::mem::replace(&mut state.shown, true);
+        let end = std::mem::replace(&mut state.end, pts.and_then(|pts| pts.checked_add(duration)));
+        // Chunks from elsewhere may be timed a little less exactly.
+        let apart = end
+            .zip(pts)
+            .is_some_and(|(end, pts)| end.nseconds().abs_diff(pts.nseconds()) > duration.nseconds() / 2);
+        first || apart
+    }
+
+    fn tell_cut(&self, pts: Option<gst::ClockTime>, segment: Option<&gst::FormattedSegment<gst::ClockTime>>) {
+        let count = {
+            let mut state = self.state();
+            state.cuts = state.cuts.wrapping_add(1);
+            state.cuts
+        };
+        let event = gst_video::DownstreamForceKeyUnitEvent::builder()
+            .timestamp(pts)
+            .stream_time(segment.and_then(|s| s.to_stream_time(pts)))
+            .running_time(segment.and_then(|s| s.to_running_time(pts)))
+            .all_headers(true)
+            .count(count)
+            .build();
+        self.obj().src_pad().push_event(event);
+    }
+
+    fn acquire(&self, video: &gst_video::VideoInfo) -> Result<gst::Buffer, gst::FlowError> {
+        match self.obj().buffer_pool() {
+            Some(pool) => {
+                pool.set_active(true).map_err(|_| gst::FlowError::Error)?;
+                pool.acquire_buffer(None)
+            }
+            None => gst::Buffer::with_size(video.size()).map_err(|_| gst::FlowError::Error),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! `vaedecode`: latents to frames.
+//!
+//! ```text
+//! gst-launch-1.0 textsrc prompt="a cat in the snow" ! latentdiffuse ! vaedecode ! videoconvert ! autovideosink
+//! ```
+//!
+//! One buffer of latents becomes the frames that it stands for, each with its own timestamp. The network is causal: what a
+//! chunk looks like depends on those before it in its scene, so chunks come in order, and DISCONT on one starts a scene.
+//! That also goes for the first one after a start or a flush, marked or not. Frames outside the segment are dropped after
+//! they were decoded. At a scene cut a force-key-unit event goes downstream, so that encoders start a new group there.
+
+use gst::glib;
+use gst::prelude::*;
+
+mod imp;
+
+glib::wrapper! {
+    /// Decodes latents to video.
+    pub struct VaeDecode(ObjectSubclass<imp::VaeDecode>)
+        @extends gst_base::BaseTransform, gst::Element, gst::Object;
+}
+
+/// Registers the element.
+pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    gst::Element::register(Some(plugin), "vaedecode", gst::Rank::PRIMARY, VaeDecode::static_type())
+}
