@@ -588,7 +588,7 @@ fn check_manifest(m: &Manifest) -> Result<(), String> {
     if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
         return Err(format!("`{field}` must not be 0"));
     }
-    if l.size_multiple % l.spatial_compression_ratio != 0 {
+    if !l.size_multiple.is_multiple_of(l.spatial_compression_ratio) {
         return Err("`latents.size_multiple` must be a multiple of the spatial compression ratio".into());
     }
     for (field, range) in [("video.width", m.video.width), ("video.height", m.video.height)] {
