@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tokenizers::{
@@ -296,6 +296,8 @@ pub struct TextEncoder {
     model: Arc<Model>,
     tokenizer: PromptTokenizer,
     graph: Arc<Graph>,
+    /// The last negative prompt: it stays the same while prompts change.
+    negative: Mutex<Option<(String, Arc<Tensors>)>>,
 }
 
 impl TextEncoder {
@@ -322,7 +324,7 @@ impl TextEncoder {
                 return wrong("begins with `negative_`, which is kept for the negative prompt");
             }
         }
-        Ok(Self { model, tokenizer, graph })
+        Ok(Self { model, tokenizer, graph, negative: Mutex::default() })
     }
 
     /// Returns the model.
@@ -337,6 +339,8 @@ impl TextEncoder {
 
     /// Returns the embeddings of `prompt` and of `negative_prompt`; empty prompts are allowed and unconditional.
     ///
+    /// The last negative prompt is remembered: given again, it costs nothing and brings no notices.
+    ///
     /// # Errors
     /// As [`PromptTokenizer::tokenize`] and [`Graph::run`].
     pub fn encode(
@@ -347,9 +351,8 @@ impl TextEncoder {
     ) -> Result<PromptEmbeds> {
         let mut notices = Vec::new();
         let positive = self.run("prompt", prompt, &mut notices, cancel)?;
-        let negative = negative_prompt
-            .map(|text| self.run("negative-prompt", text, &mut notices, cancel))
-            .transpose()?;
+        let negative =
+            negative_prompt.map(|text| self.encode_negative(text, &mut notices, cancel)).transpose()?;
         Ok(PromptEmbeds {
             prompt: prompt.to_owned(),
             negative_prompt: negative_prompt.map(str::to_owned),
@@ -357,6 +360,21 @@ impl TextEncoder {
             negative,
             notices,
         })
+    }
+
+    fn encode_negative(
+        &self,
+        text: &str,
+        notices: &mut Vec<Notice>,
+        cancel: &Cancel,
+    ) -> Result<Arc<Tensors>> {
+        let remembered = || self.negative.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, tensors)) = remembered().as_ref().filter(|(known, _)| known == text) {
+            return Ok(tensors.clone());
+        }
+        let tensors = Arc::new(self.run("negative-prompt", text, notices, cancel)?);
+        *remembered() = Some((text.to_owned(), tensors.clone()));
+        Ok(tensors)
     }
 
     fn run(
@@ -386,7 +404,7 @@ pub struct PromptEmbeds {
     prompt: String,
     negative_prompt: Option<String>,
     positive: Tensors,
-    negative: Option<Tensors>,
+    negative: Option<Arc<Tensors>>,
     notices: Vec<Notice>,
 }
 
@@ -408,7 +426,7 @@ impl PromptEmbeds {
 
     /// Returns the negative prompt's tensors, under the same names.
     pub fn negative(&self) -> Option<&Tensors> {
-        self.negative.as_ref()
+        self.negative.as_deref()
     }
 
     /// Returns what is to be said about the prompts; empty if they came from bytes.
@@ -429,7 +447,8 @@ impl PromptEmbeds {
         let named = |prefix: &'static str, tensors| {
             <&Tensors>::into_iter(tensors).map(move |(name, tensor)| (format!("{prefix}{name}"), tensor))
         };
-        let tensors = named("", &self.positive).chain(self.negative.iter().flat_map(|n| named(NEGATIVE, n)));
+        let tensors =
+            named("", &self.positive).chain(self.negative().into_iter().flat_map(|n| named(NEGATIVE, n)));
         let raw = tensors.map(|(name, tensor)| Ok((name, Raw::of(tensor)?))).collect::<Result<Vec<_>>>()?;
         let views = raw
             .iter()
@@ -467,6 +486,7 @@ impl PromptEmbeds {
         {
             return Err(unusable(format!("they hold no tensor `{NEGATIVE}{name}`")));
         }
+        let negative = negative.map(Arc::new);
         Ok(Self { prompt, negative_prompt, positive, negative, notices: Vec::new() })
     }
 }

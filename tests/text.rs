@@ -115,6 +115,7 @@ fn notices_name_the_prompt_that_they_are_about() {
     let encoder = encoder("tiny-clip");
     let notices = |prompt: &str, negative: Option<&str>| -> Vec<String> {
         let embeds = encoder.encode(prompt, negative, &Cancel::new()).unwrap();
+        assert_eq!(embeds.negative().is_some(), negative.is_some());
         embeds.notices().iter().map(ToString::to_string).collect()
     };
     assert_eq!(notices("", Some("")), [""; 0]);
@@ -126,6 +127,9 @@ fn notices_name_the_prompt_that_they_are_about() {
         said[2].contains("`negative-prompt` has 10 tokens") && said[2].contains("`dog bird`"),
         "{said:?}"
     );
+    // The negative prompt is encoded once, so that there is nothing new to say of it.
+    assert_eq!(notices("a cat", Some("cat cat cat cat cat cat cat dog bird")), [""; 0]);
+    assert_eq!(notices("a cat", Some("unicorn")).len(), 1);
 }
 
 #[test]
