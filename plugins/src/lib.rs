@@ -6,6 +6,12 @@ mod glue;
 mod latency;
 mod latent;
 mod latentdiffuse;
+mod lines;
+mod markup;
+mod prompting;
+mod storyboard;
+mod textencode;
+mod textsrc;
 mod vaedecode;
 mod vaeencode;
 
@@ -18,6 +24,8 @@ mod define {
 
     fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
         crate::glue::register_library_folders(plugin);
+        crate::textsrc::register(plugin)?;
+        crate::textencode::register(plugin)?;
         crate::latentdiffuse::register(plugin)?;
         crate::vaedecode::register(plugin)?;
         crate::vaeencode::register(plugin)

@@ -1,0 +1,282 @@
+//! Files of prompts: lines, SubRip and WebVTT, read into cues that follow each other without a gap.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use latentflow::{Error, Result};
+
+use crate::markup;
+
+/// Larger files than this many bytes are refused: they are no storyboards.
+const FILE_LIMIT: u64 = 16 << 20;
+
+/// A prompt and its span in the stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cue {
+    /// When it begins.
+    pub start: gst::ClockTime,
+    /// When the next one begins, or the video ends.
+    pub end: gst::ClockTime,
+    /// The prompt, on one line, without markup.
+    pub prompt: String,
+}
+
+/// Prompts in the order of their spans, from 0 on, without a gap between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Storyboard(Vec<Cue>);
+
+impl Storyboard {
+    /// Returns the prompts of the file at `path`: subtitles if it is called `.srt` or `.vtt`, else a prompt a line, the
+    /// one with index `n` beginning at `line_start(n)`.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] and [`Error::Package`] name the file, and the line or cue that can't be read.
+    pub fn read(path: &Path, line_start: impl Fn(u64) -> gst::ClockTime) -> Result<Self> {
+        let text = read_text(path)?;
+        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+        let cues = match extension.as_deref() {
+            Some("srt") => cues(parse_srt(&text)),
+            Some("vtt") => cues(parse_vtt(&text)),
+            _ => lines(&text, line_start),
+        };
+        cues.map(Self).map_err(|reason| wrong(path, reason))
+    }
+
+    /// Returns the cue with index `index`.
+    pub fn get(&self, index: usize) -> Option<&Cue> {
+        self.0.get(index)
+    }
+
+    /// Returns the index of the cue that covers `position`; past the end, the number of cues.
+    pub fn index_at(&self, position: gst::ClockTime) -> usize {
+        self.0.partition_point(|cue| cue.end <= position)
+    }
+
+    /// Returns when the last cue ends.
+    pub fn duration(&self) -> gst::ClockTime {
+        self.0.last().map_or(gst::ClockTime::ZERO, |cue| cue.end)
+    }
+}
+
+fn wrong(path: &Path, reason: impl ToString) -> Error {
+    Error::Package { path: path.to_owned(), reason: reason.to_string() }
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    let file = std::fs::File::open(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::NotFound {
+            path: PathBuf::from(path),
+            reason: "`location` takes a file of prompts (text, .srt or .vtt), or - for standard input".into(),
+        },
+        _ => wrong(path, e),
+    })?;
+    let mut bytes = Vec::new();
+    file.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(|e| wrong(path, e))?;
+    if bytes.len() as u64 > FILE_LIMIT {
+        return Err(wrong(
+            path,
+            format!("it is larger than {FILE_LIMIT} bytes, which no file of prompts is"),
+        ));
+    }
+    String::from_utf8(bytes).map_err(|e| {
+        let valid = &e.as_bytes()[..e.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        wrong(path, format!("line {line} is not UTF-8"))
+    })
+}
+
+/// Returns the prompt in a line, if it is neither blank nor a comment.
+pub fn prompt_in_line(line: &str) -> Option<&str> {
+    let line = line.trim_start_matches('\u{feff}').trim();
+    (!line.is_empty() && !line.starts_with('#')).then_some(line)
+}
+
+/// Returns `text` on one line, with single spaces.
+pub fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn lines(text: &str, start: impl Fn(u64) -> gst::ClockTime) -> Result<Vec<Cue>, String> {
+    let prompts = text.lines().filter_map(prompt_in_line);
+    let cue =
+        |(n, prompt): (u64, &str)| Cue { start: start(n), end: start(n + 1), prompt: prompt.to_owned() };
+    let cues: Vec<Cue> = (0..).zip(prompts).map(cue).collect();
+    if cues.is_empty() {
+        return Err("it holds no prompt: every line is blank or a comment".into());
+    }
+    Ok(cues)
+}
+
+/// A cue as its file has it: start and end in milliseconds, text.
+type RawCue = (u64, u64, Vec<String>);
+
+/// What the parser of subtitles is strict about and files are not: marks of byte order, blanks around lines, a missing
+/// end of line, positions behind the times, a dot for a comma. Lines stay where they are, for messages.
+fn tidy(text: &str, point: char) -> String {
+    let mut tidy = String::with_capacity(text.len() + 2);
+    for line in text.trim_start_matches('\u{feff}').lines().map(str::trim) {
+        match line.split_once("-->") {
+            Some((start, rest)) => {
+                let end = rest.split_whitespace().next().unwrap_or_default();
+                let times = format!("{} --> {end}", start.trim()).replace(['.', ','], &point.to_string());
+                tidy.push_str(&times);
+            }
+            None => tidy.push_str(line),
+        }
+        tidy.push('\n');
+    }
+    tidy
+}
+
+fn parse_srt(text: &str) -> Result<Vec<RawCue>, String> {
+    let srt = subtp::srt::SubRip::parse(&tidy(text, ',')).map_err(|e| syntax(&e))?;
+    let millis = |t: subtp::srt::SrtTimestamp| millis(t.hours, t.minutes, t.seconds, t.milliseconds);
+    Ok(srt.subtitles.into_iter().map(|cue| (millis(cue.start), millis(cue.end), cue.text)).collect())
+}
+
+fn parse_vtt(text: &str) -> Result<Vec<RawCue>, String> {
+    let vtt = subtp::vtt::WebVtt::parse(&tidy(text, '.')).map_err(|e| syntax(&e))?;
+    let millis = |t: subtp::vtt::VttTimestamp| millis(t.hours, t.minutes, t.seconds, t.milliseconds);
+    let cues = vtt.blocks.into_iter().filter_map(|block| match block {
+        subtp::vtt::VttBlock::Que(cue) => Some(cue),
+        _ => None,
+    });
+    Ok(cues.map(|cue| (millis(cue.timings.start), millis(cue.timings.end), cue.payload)).collect())
+}
+
+fn syntax(error: &subtp::ParseError) -> String {
+    let line = error.location.split(':').next().unwrap_or_default();
+    format!("line {line} breaks the subtitles' form: expected {}", error.expected)
+}
+
+fn millis(hours: u8, minutes: u8, seconds: u8, milliseconds: u16) -> u64 {
+    ((u64::from(hours) * 60 + u64::from(minutes)) * 60 + u64::from(seconds)) * 1000 + u64::from(milliseconds)
+}
+
+/// Each cue lasts until the next one begins and the first begins at 0, so that there is a prompt at any time.
+fn cues(raw: Result<Vec<RawCue>, String>) -> Result<Vec<Cue>, String> {
+    let mut cues = Vec::new();
+    for ((start, end, text), number) in raw?.into_iter().zip(1..) {
+        if end <= start {
+            return Err(format!("cue {number} ends at {end} ms, and begins no earlier, at {start} ms"));
+        }
+        let prompt = one_line(&markup::strip(&text.join(" ")));
+        if prompt.is_empty() {
+            return Err(format!("cue {number} holds no prompt"));
+        }
+        let time = gst::ClockTime::from_mseconds;
+        cues.push((number, Cue { start: time(start), end: time(end), prompt }));
+    }
+    cues.sort_by_key(|(_, cue)| cue.start);
+    let mut neighbours = cues.iter().zip(cues.iter().skip(1));
+    if let Some(((first, cue), (second, _))) = neighbours.find(|(a, b)| a.1.start == b.1.start) {
+        return Err(format!("cues {first} and {second} both begin at {}", cue.start));
+    }
+    let mut cues: Vec<Cue> = cues.into_iter().map(|(_, cue)| cue).collect();
+    for index in 1..cues.len() {
+        cues[index - 1].end = cues[index].start;
+    }
+    match cues.first_mut() {
+        Some(first) => first.start = gst::ClockTime::ZERO,
+        None => return Err("it holds no cue".into()),
+    }
+    Ok(cues)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &str, content: &[u8]) -> Result<Storyboard, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let board = Storyboard::read(&path, |n| n * 2 * gst::ClockTime::SECOND);
+        board.map_err(|e| e.to_string()).inspect_err(|e| assert!(e.contains(name), "{e}"))
+    }
+
+    fn spans(board: &Storyboard) -> Vec<(u64, u64, &str)> {
+        board.0.iter().map(|c| (c.start.mseconds(), c.end.mseconds(), c.prompt.as_str())).collect()
+    }
+
+    #[test]
+    fn lines_follow_each_other() {
+        let text = "\u{feff}a cat\r\n\n# a comment\n  雪里的猫  \nno end of line";
+        let board = read("prompts.txt", text.as_bytes()).unwrap();
+        let expected = [(0, 2000, "a cat"), (2000, 4000, "雪里的猫"), (4000, 6000, "no end of line")];
+        assert_eq!(spans(&board), expected);
+        assert_eq!(board.duration(), gst::ClockTime::from_seconds(6));
+        assert!(read("prompts.txt", b"\n# nothing\n\n").unwrap_err().contains("no prompt"));
+        assert!(read("prompts.txt", b"").is_err());
+    }
+
+    #[test]
+    fn cues_last_until_the_next_begins_and_the_first_begins_at_once() {
+        let text = "1\n00:00:01,000 --> 00:00:02,500\n<i>a cat</i>\nin the snow\n\n\
+                    2\n00:00:04,000 --> 00:00:09,000\n{\\an8}一只猫 &amp; a dog\n\n\
+                    3\n00:00:06,000 --> 00:00:08,000\na bird\n";
+        let board = read("story.srt", text.as_bytes()).unwrap();
+        let expected =
+            [(0, 4000, "a cat in the snow"), (4000, 6000, "一只猫 & a dog"), (6000, 8000, "a bird")];
+        assert_eq!(spans(&board), expected);
+        let at = |ms| board.index_at(gst::ClockTime::from_mseconds(ms));
+        assert_eq!([at(0), at(3999), at(4000), at(7999), at(8000), at(9000)], [0, 0, 1, 2, 3, 3]);
+    }
+
+    #[test]
+    fn webvtt_is_read_with_its_settings_and_notes() {
+        let text = "WEBVTT - a story\n\nNOTE not a prompt\n\nintro\n00:01.000 --> 00:03.000 align:start size:50%\n\
+                    <v Narrator>a cat <00:02.000>runs</v>\n\n00:00:03.000 --> 00:00:05.000\na dog";
+        let board = read("story.VTT", text.as_bytes()).unwrap();
+        assert_eq!(spans(&board), [(0, 3000, "a cat runs"), (3000, 5000, "a dog")]);
+    }
+
+    #[test]
+    fn what_players_forgive_is_forgiven() {
+        let text = "\u{feff}1\r\n00:00:00.000-->00:00:01.000  X1:1 X2:2 Y1:3 Y2:4\r\n  a cat \r\n \r\n\r\n\
+                    2\r\n00:00:01,000 --> 00:00:02,000\r\na dog";
+        let board = read("story.srt", text.as_bytes()).unwrap();
+        assert_eq!(spans(&board), [(0, 1000, "a cat"), (1000, 2000, "a dog")]);
+        let unordered = "1\n00:00:02,000 --> 00:00:03,000\nb\n\n2\n00:00:00,000 --> 00:00:01,000\na\n";
+        assert_eq!(
+            spans(&read("story.srt", unordered.as_bytes()).unwrap()),
+            [(0, 2000, "a"), (2000, 3000, "b")]
+        );
+    }
+
+    #[test]
+    fn a_broken_file_is_refused_with_the_place() {
+        let refuse = |name: &str, text: &str, part: &str| {
+            let error = read(name, text.as_bytes()).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        };
+        let good = "1\n00:00:00,000 --> 00:00:01,000\na cat\n\n";
+        refuse("a.srt", &format!("{good}2\n00:00:xx,000 --> 00:00:02,000\na dog\n"), "line 6 ");
+        refuse("a.srt", &format!("{good}2\n00:00:01,000 --> 00:00:02,000\n\n"), "line ");
+        refuse("a.srt", &format!("{good}2\n00:00:03,000 --> 00:00:02,000\na dog\n"), "cue 2 ends at 2000 ms");
+        refuse(
+            "a.srt",
+            &format!("{good}2\n00:00:01,000 --> 00:00:02,000\n<i></i>\n"),
+            "cue 2 holds no prompt",
+        );
+        refuse(
+            "a.srt",
+            &format!("{good}2\n00:00:00,000 --> 00:00:02,000\na dog\n"),
+            "cues 1 and 2 both begin",
+        );
+        refuse("a.srt", "", "no cue");
+        refuse("a.vtt", "WEBVTT\n", "line 2 ");
+        refuse("a.vtt", "00:01.000 --> 00:03.000\na cat\n", "line 1 ");
+        let error = read("a.txt", b"a cat\na d\xffg\n").unwrap_err();
+        assert!(error.contains("line 2 is not UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_none_is_named() {
+        let error = Storyboard::read(Path::new("does/not/exist.srt"), |_| gst::ClockTime::ZERO).unwrap_err();
+        assert!(matches!(error, Error::NotFound { .. }), "{error}");
+        assert!(error.to_string().contains("does/not/exist.srt"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Storyboard::read(folder.path(), |_| gst::ClockTime::ZERO).is_err());
+    }
+}
