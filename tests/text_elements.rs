@@ -112,9 +112,10 @@ fn error(bus: &gst::Bus) -> glib::Error {
 fn refusal(properties: &[(&str, &str)]) -> glib::Error {
     let (element, bus) = element("textsrc", properties);
     assert!(element.set_state(gst::State::Paused).is_err());
-    let error = error(&bus);
+    let first = error(&bus);
+    assert!(bus.pop_filtered(&[gst::MessageType::Error]).is_none(), "one error is enough");
     element.set_state(gst::State::Null).unwrap();
-    error
+    first
 }
 
 /// Runs a pipeline to its end and returns the prompts that come to its sink, which is called `sink`.
@@ -447,6 +448,19 @@ fn pango_markup_is_taken_off() {
     let (mut harness, ..) = textencode("text/x-raw,format=pango-markup", gst::Format::Time);
     harness.push(text("<i>a cat</i> &amp; a dog", Some(0), None)).unwrap();
     assert_eq!(pull(&mut harness).2, "a cat & a dog");
+}
+
+#[test]
+fn stopping_and_flushing_forget_what_came() {
+    let (mut harness, element, _) = textencode("text/x-raw,format=utf8", gst::Format::Bytes);
+    harness.push(text("a cat\na d", None, None)).unwrap();
+    assert_eq!(pull(&mut harness), (Some(0), None, "a cat".into()));
+    harness.push_event(gst::event::FlushStart::new());
+    harness.push_event(gst::event::FlushStop::new(true));
+    harness.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::format::Bytes>::new()));
+    harness.push(text("a bird\n", None, None)).unwrap();
+    assert_eq!(pull(&mut harness), (Some(0), None, "a bird".into()));
+    element.set_state(gst::State::Null).unwrap();
 }
 
 #[test]

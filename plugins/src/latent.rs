@@ -28,7 +28,7 @@ pub fn buffer_from_floats(floats: Vec<f32>) -> gst::Buffer {
 /// [`Error::Shape`] if the length is no multiple of a float's, or not `expected` floats where that is given.
 pub fn floats_in(bytes: &[u8], expected: Option<usize>) -> Result<std::borrow::Cow<'_, [f32]>> {
     let length = bytes.len();
-    if length % 4 != 0 || expected.is_some_and(|e| e * 4 != length) {
+    if !length.is_multiple_of(4) || expected.is_some_and(|e| e * 4 != length) {
         let expected = expected.map_or("a multiple of 4".to_owned(), |e| format!("{} bytes", e * 4));
         return Err(Error::Shape { what: "a buffer".into(), found: format!("{length} bytes"), expected });
     }

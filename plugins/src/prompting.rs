@@ -77,7 +77,9 @@ impl Prompter {
             Ok(encoder) => {
                 let text = format!("the text encoder of {id} runs on {}", encoder.provider());
                 progress(gst::ProgressType::Complete, text);
-                Ok(self.encoder.get_or_init(|| encoder))
+                let encoder = self.encoder.get_or_init(|| encoder);
+                element.notify("active-execution-provider");
+                Ok(encoder)
             }
             Err(error) => {
                 progress(gst::ProgressType::Error, format!("the text encoder of {id} can't be opened"));

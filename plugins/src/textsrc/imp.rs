@@ -211,14 +211,28 @@ impl ElementImpl for TextSrc {
         });
         &TEMPLATES
     }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        if transition != gst::StateChange::ReadyToPaused {
+            return self.parent_change_state(transition);
+        }
+        // Not in `start`, because the base class puts an error of its own behind the one that says what is wrong.
+        let state = self.open().map_err(|error| {
+            self.obj().post_error_message(glue::error_message(&error));
+            gst::StateChangeError
+        })?;
+        gst::info!(CAT, imp = self, "playing for {}", state.script.total().display());
+        *self.lock() = Some(state);
+        self.parent_change_state(transition).inspect_err(|_| *self.lock() = None)
+    }
 }
 
 impl BaseSrcImpl for TextSrc {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         self.cancel.reset();
-        let state = self.open().map_err(|error| glue::error_message(&error))?;
-        gst::info!(CAT, imp = self, "playing for {}", state.script.total().display());
-        *self.lock() = Some(state);
         Ok(())
     }
 
