@@ -712,7 +712,6 @@ impl LatentDiffuse {
         if !due {
             return;
         }
-        let kind = if stats.told.is_none() { gst::ProgressType::Start } else { gst::ProgressType::Continue };
         stats.told = Some(Instant::now());
         let (chunks, rate) = (stats.chunks, stats.frames as f64 / stream_started.elapsed().as_secs_f64());
         drop(state);
@@ -726,7 +725,9 @@ impl LatentDiffuse {
             ),
             None => format!("chunk {chunks}, {made} frames, {rate:.1} frames/s"),
         };
-        self.tell_progress(kind, Some(text));
+        // The chunk is complete: gst-launch-1.0 does not play while a progress is not, and to play is what makes room
+        // downstream for the next one.
+        self.tell_progress(gst::ProgressType::Complete, Some(text));
     }
 
     fn tell_progress(&self, kind: gst::ProgressType, text: Option<String>) {
