@@ -401,6 +401,7 @@ mod decode {
             assert!(fixture.harness.push(buffer(&latents(size, 1, 0), 0, 1, (24, 1), true)).is_err());
             let (_, text) = fixture.error();
             assert!(text.contains(field) && text.contains(range), "{text}");
+            fixture.no_error();
         }
     }
 
@@ -543,6 +544,25 @@ mod encode {
         let expected = "video/x-raw, format=RGB, width=[16,512], height=[16,512], framerate=[1/1,120/1], \
             pixel-aspect-ratio=1/1";
         assert_eq!(caps, gst::Caps::from_str(expected).unwrap());
+    }
+
+    #[test]
+    fn video_that_the_model_cannot_do_gets_a_warning_with_the_reason() {
+        let mut fixture = encoder("tiny-stream", "24/1", &[]);
+        let pad = fixture.harness.srcpad().unwrap();
+        let large =
+            gst::Caps::from_str("video/x-raw, format=RGB, width=1024, height=48, framerate=24/1").unwrap();
+        assert!(!pad.peer_query_accept_caps(&large));
+        assert!(fixture.bus.pop_filtered(&[gst::MessageType::Warning]).is_none(), "nobody insists yet");
+        for _ in 0..2 {
+            assert!(pad.peer_query_caps(Some(&large)).is_empty());
+        }
+        let message = fixture.bus.pop_filtered(&[gst::MessageType::Warning]).expect("a warning");
+        let gst::MessageView::Warning(warning) = message.view() else { unreachable!() };
+        let text = warning.error().to_string();
+        assert!(text.contains("16 to 512") && text.contains("videoscale"), "{text}");
+        assert!(fixture.bus.pop_filtered(&[gst::MessageType::Warning]).is_none(), "once is enough");
+        fixture.harness.push(frame(0, (24, 1), true)).unwrap();
     }
 
     #[test]

@@ -41,6 +41,8 @@ struct State {
     shown: bool,
     /// Scene cuts told.
     cuts: u32,
+    /// The caps that were last refused: upstream may try again, and one error is enough.
+    refused: Option<gst::Caps>,
 }
 
 #[derive(Default, glib::Properties)]
@@ -172,14 +174,21 @@ impl BaseTransformImpl for VaeDecode {
             stream.video = video;
             return Ok(());
         }
-        match self.open(latent, video) {
+        let result = self.open(latent, video);
+        let mut state = self.state();
+        match result {
             Ok(stream) => {
-                self.state().stream = Some(stream);
+                state.stream = Some(stream);
+                state.refused = None;
                 Ok(())
             }
             Err(error) => {
-                self.state().stream = None;
-                self.post_error_message(glue::error_message(&error));
+                state.stream = None;
+                let known = state.refused.replace(incaps.clone()).is_some_and(|caps| caps == *incaps);
+                drop(state);
+                if !known {
+                    self.post_error_message(glue::error_message(&error));
+                }
                 Err(gst::loggable_error!(CAT, "{error}"))
             }
         }

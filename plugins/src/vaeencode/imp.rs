@@ -1,5 +1,6 @@
 //! The element's workings.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -48,6 +49,10 @@ struct State {
     /// The package of the property `model`, opened on start, to tell its sizes in caps.
     model: Option<Arc<Model>>,
     stream: Option<Stream>,
+    /// The caps that were last refused: upstream may try again, and one error is enough.
+    refused: Option<gst::Caps>,
+    /// Whether it was told that upstream has no size and rate that the model takes.
+    warned: bool,
 }
 
 #[derive(Default, glib::Properties)]
@@ -80,6 +85,8 @@ pub struct VaeEncode {
     state: Mutex<State>,
     cancel: Cancel,
     latency: ChunkLatency,
+    /// Set while upstream only asks whether caps would do.
+    probed: AtomicBool,
 }
 
 #[glib::object_subclass]
@@ -166,13 +173,27 @@ impl BaseTransformImpl for VaeEncode {
             None => caps::any_latent(),
         };
         let other = match direction {
-            gst::PadDirection::Sink => caps::latent_of_rgb(caps).intersect(&able),
+            gst::PadDirection::Sink => {
+                let wanted = caps::latent_of_rgb(caps);
+                let other = wanted.intersect(&able);
+                if let (Some(model), true, false) = (model, other.is_empty(), wanted.is_empty()) {
+                    self.warn_of_limits(&model);
+                }
+                other
+            }
             _ => caps::rgb_of_latent(&caps.intersect(&able)),
         };
         Some(match filter {
             Some(filter) => filter.intersect_with_mode(&other, gst::CapsIntersectMode::First),
             None => other,
         })
+    }
+
+    fn accept_caps(&self, direction: gst::PadDirection, caps: &gst::Caps) -> bool {
+        self.probed.store(true, Ordering::Relaxed);
+        let accepted = self.parent_accept_caps(direction, caps);
+        self.probed.store(false, Ordering::Relaxed);
+        accepted
     }
 
     fn fixate_caps(&self, direction: gst::PadDirection, caps: &gst::Caps, other: gst::Caps) -> gst::Caps {
@@ -200,14 +221,21 @@ impl BaseTransformImpl for VaeEncode {
         }
         // Downstream asks for another package in mid-stream; new input was drained by its caps event.
         let _ = self.drain();
-        match self.open(outcaps, video) {
+        let result = self.open(outcaps, video);
+        let mut state = self.state();
+        match result {
             Ok(stream) => {
-                self.state().stream = Some(stream);
+                state.stream = Some(stream);
+                state.refused = None;
                 Ok(())
             }
             Err(error) => {
-                self.state().stream = None;
-                self.post_error_message(glue::error_message(&error));
+                state.stream = None;
+                let known = state.refused.replace(incaps.clone()).is_some_and(|caps| caps == *incaps);
+                drop(state);
+                if !known {
+                    self.post_error_message(glue::error_message(&error));
+                }
                 Err(gst::loggable_error!(CAT, "{error}"))
             }
         }
@@ -286,6 +314,29 @@ impl VaeEncode {
 
     fn model_settings(&self) -> ModelSettings {
         self.model_settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says once why upstream finds no caps: it would fail with no word of the reason.
+    fn warn_of_limits(&self, model: &Model) {
+        if self.probed.load(Ordering::Relaxed) || std::mem::replace(&mut self.state().warned, true) {
+            return;
+        }
+        let latentflow::package::VideoConfig { width, height, frame_rate, .. } = &model.manifest().video;
+        gst::element_imp_warning!(
+            self,
+            gst::CoreError::Negotiation,
+            (
+                "{} takes video of {} to {} by {} to {} pixels with {} to {} frames a second; put videoscale and \
+                videorate before it",
+                model.id(),
+                width.min,
+                width.max,
+                height.min,
+                height.max,
+                frame_rate.min,
+                frame_rate.max
+            )
+        );
     }
 
     fn open(&self, outcaps: &gst::CapsRef, video: gst_video::VideoInfo) -> latentflow::Result<Stream> {
