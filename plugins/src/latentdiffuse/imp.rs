@@ -671,20 +671,13 @@ impl LatentDiffuse {
         Ok(buffer)
     }
 
-    /// Opens the denoisers, which takes seconds for large models, and says so.
+    /// Opens the denoisers, which takes seconds for large models, and says so then.
     fn open(&self, work: &Work, options: DiffuseOptions) -> Result<Diffuser, gst::FlowError> {
-        let id = work.model.id();
-        glue::post_progress(
-            &*self.obj(),
-            gst::ProgressType::Start,
-            "open",
-            &format!("opening the denoiser of {id}"),
-        );
-        let diffuser = Diffuser::new(work.model.clone(), options).map_err(|e| self.fail(&e))?;
-        let provider = diffuser.provider();
-        let text = format!("the denoiser of {id} runs on {provider}");
-        glue::post_progress(&*self.obj(), gst::ProgressType::Complete, "open", &text);
-        self.lock().provider = Some(provider);
+        let text = format!("opening the denoiser of {}", work.model.id());
+        let open = || Diffuser::new(work.model.clone(), options);
+        let diffuser = glue::with_progress(&*self.obj(), "open", &text, open).map_err(|e| self.fail(&e))?;
+        gst::info!(CAT, imp = self, "denoiser of {} opened on {}", work.model.id(), diffuser.provider());
+        self.lock().provider = Some(diffuser.provider());
         self.obj().notify("active-execution-provider");
         Ok(diffuser)
     }
@@ -736,7 +729,7 @@ impl LatentDiffuse {
             let seconds = stats.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
             format!("{} chunks, {} frames in {seconds:.1} s", stats.chunks, stats.frames)
         });
-        glue::post_progress(&*self.obj(), kind, "generate", &text);
+        glue::post_progress(&*self.obj(), kind, "chunk", &text);
     }
 
     fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {

@@ -9,7 +9,7 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::base_src::CreateSuccess;
 use gst_base::subclass::prelude::*;
-use latentflow::package::VideoConfig;
+use latentflow::package::Manifest;
 use latentflow::{Cancel, Error, Result};
 
 use crate::caps;
@@ -75,14 +75,17 @@ impl Settings {
         }
     }
 
-    /// Returns what these settings play, with the default clip of `video` as the length of a line.
-    fn script(&self, video: &VideoConfig) -> Result<Script> {
+    /// Returns what these settings play. The model's default clip is the length of a line, and of a prompt that it can't go on
+    /// with.
+    fn script(&self, manifest: &Manifest) -> Result<Script> {
+        let video = &manifest.video;
         let clip = video.num_frames as u64;
         let line_start = |line: u64| match self.duration {
             NO_TIME => caps::frame_time(line.saturating_mul(clip), caps::fraction(video.frame_rate.default)),
             duration => gst::ClockTime::from_nseconds(line.saturating_mul(duration).min(NO_TIME - 1)),
         };
         Ok(match self.location.as_deref() {
+            None if manifest.stream.is_none() => Script::Prompt(self.duration().or(Some(line_start(1)))),
             None => Script::Prompt(self.duration()),
             Some(STANDARD_INPUT) => Script::Lines(LineQueue::standard_input(), self.duration()),
             Some(file) => Script::Storyboard(Storyboard::read(Path::new(file), line_start)?),
@@ -159,7 +162,8 @@ pub struct TextSrc {
         a line, blank lines and # comments left out; - is standard input, a line when it comes")]
     #[property(name = "duration", get, set, type = u64, member = duration, default = NO_TIME, minimum = 1,
         mutable_ready, nick = "Duration", blurb = "Length of prompt, or of each line's in a file, in nanoseconds; \
-        unset, prompt and standard input go on until the next prompt, and a file's lines for the model's default clip. \
+        unset, prompt and standard input go on until the next prompt where the model can, else for its default clip, \
+        and so do a file's lines. \
         Cues have their own")]
     #[property(name = "is-live", get, set = Self::set_is_live, type = bool, member = is_live, default = false,
         mutable_ready, nick = "Live", blurb = "Act as a live source: no prompt is sent before PLAYING")]
@@ -374,7 +378,7 @@ impl TextSrc {
         let settings = self.settings().clone();
         settings.check()?;
         let model = self.model_settings.lock().unwrap_or_else(PoisonError::into_inner).clone().open()?;
-        let script = Arc::new(settings.script(&model.manifest().video)?);
+        let script = Arc::new(settings.script(model.manifest())?);
         let prompter = Arc::new(Prompter::new(model));
         Ok(State { prompter, script, next: 0, sent: None, line: None })
     }
