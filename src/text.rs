@@ -502,13 +502,9 @@ impl Raw {
     fn of(tensor: &Tensor) -> Result<Self> {
         let shape = tensor.shape();
         Ok(match tensor.f32() {
-            Ok(floats) => {
-                let bytes = floats.iter().flat_map(|v| v.to_le_bytes()).collect();
-                Self { dtype: Dtype::F32, shape, bytes }
-            }
+            Ok(floats) => Self { dtype: Dtype::F32, shape, bytes: little_endian(floats, f32::to_le_bytes) },
             Err(_) => {
-                let bytes = tensor.i64()?.iter().flat_map(|v| v.to_le_bytes()).collect();
-                Self { dtype: Dtype::I64, shape, bytes }
+                Self { dtype: Dtype::I64, shape, bytes: little_endian(tensor.i64()?, i64::to_le_bytes) }
             }
         })
     }
@@ -520,6 +516,14 @@ fn read(name: &str, view: &TensorView) -> Result<Tensor> {
         Dtype::I64 => Tensor::from_i64(view.shape(), numbers(view.data(), i64::from_le_bytes)),
         other => Err(Error::shape(format!("tensor `{name}` of prompt embeddings"), other, "F32 or I64")),
     }
+}
+
+fn little_endian<const N: usize, T: Copy>(numbers: &[T], bytes_of: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(numbers.len() * N);
+    for number in numbers {
+        bytes.extend_from_slice(&bytes_of(*number));
+    }
+    bytes
 }
 
 fn numbers<const N: usize, T>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {

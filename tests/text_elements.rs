@@ -197,6 +197,22 @@ fn stopping_ends_the_wait() {
 }
 
 #[test]
+fn stopping_is_safe_at_any_moment() {
+    for moment in 0..40 {
+        let (element, _) = element("textsrc", &[("prompt", "a cat")]);
+        let mut harness = Harness::with_element(&element, None, Some("src"));
+        harness.play();
+        let (stopped, wait) = channel();
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_micros(moment * 100));
+            element.set_property("prompt", "a dog");
+            stopped.send(element.set_state(gst::State::Null))
+        });
+        wait.recv_timeout(Duration::from_secs(10)).expect("it stops").unwrap();
+    }
+}
+
+#[test]
 fn it_plays_again_after_a_stop() {
     let (mut harness, element, _) = textsrc(&[("prompt", "a cat"), ("duration", "1000000000")]);
     assert_eq!(pull(&mut harness), spanned(0, 1000, "a cat"));
@@ -283,6 +299,50 @@ fn a_seek_sends_the_cue_that_covers_the_position() {
     assert!(harness.push_upstream_event(seek(9 * SECOND, None)));
     wait_for_eos(&mut harness);
     assert!(harness.try_pull().is_none(), "nothing comes after the end");
+}
+
+#[test]
+fn the_prompt_of_a_file_that_plays_cannot_be_set() {
+    let (_folder, path) = file("story.srt", STORY.as_bytes());
+    let (mut harness, element, bus) = textsrc(&[("location", path.to_str().unwrap())]);
+    wait_for_eos(&mut harness);
+    element.set_property("prompt", "a dog");
+    assert!(warning(&bus).unwrap().contains("the prompts of `location` go on"));
+    assert_eq!(element.property::<Option<String>>("prompt"), None);
+}
+
+#[test]
+fn a_seek_in_a_pipeline_shows_frames_from_the_position_on() {
+    init();
+    let (_folder, path) = file("story.srt", STORY.as_bytes());
+    let launch = format!(
+        "textsrc location={} model={} ! latentdiffuse ! vaedecode ! fakesink name=sink sync=true",
+        path.display(),
+        package("tiny-stream")
+    );
+    let pipeline = gst::parse::launch(&launch).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let frames = Arc::new(Mutex::new(Vec::new()));
+    let pad = pipeline.by_name("sink").unwrap().static_pad("sink").unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_FLUSH, {
+        let frames = frames.clone();
+        move |_, info| {
+            match info.buffer() {
+                Some(buffer) => frames.lock().unwrap().push(buffer.pts().unwrap()),
+                None => frames.lock().unwrap().clear(),
+            }
+            gst::PadProbeReturn::Ok
+        }
+    });
+    pipeline.set_state(gst::State::Paused).unwrap();
+    pipeline.state(10 * SECOND).0.unwrap();
+    pipeline.seek_simple(gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE, 7 * SECOND).unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let ends = [gst::MessageType::Eos, gst::MessageType::Error];
+    let end = pipeline.bus().unwrap().timed_pop_filtered(30 * SECOND, &ends).expect("an end");
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(end.type_(), gst::MessageType::Eos, "{end:?}");
+    let frames = frames.lock().unwrap();
+    assert_eq!((frames.first(), frames.len()), (Some(&(7 * SECOND)), 24), "{frames:?}");
 }
 
 #[test]
