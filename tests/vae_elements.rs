@@ -286,6 +286,19 @@ mod decode {
     }
 
     #[test]
+    fn frames_are_counted_where_chunks_do_not_say_their_place() {
+        let mut fixture = decoder("tiny-stream", SIZE, "24/1", &[]);
+        for (seed, at) in [(0, 0), (1, 1), (2, 5)] {
+            let mut chunk = chunk(1, seed, at, at + 1, seed == 0);
+            chunk.get_mut().unwrap().set_offset(u64::MAX);
+            chunk.get_mut().unwrap().set_offset_end(u64::MAX);
+            fixture.harness.push(chunk).unwrap();
+        }
+        let times: Vec<_> = stamps(&fixture.pulled()).iter().map(|s| (s.0, s.2)).collect();
+        assert_eq!(times, (0..9).map(|i| (time(i, (24, 1)), i)).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn chunks_of_a_clip_model_are_scenes() {
         let mut fixture = decoder("tiny-clip", SIZE, "24/1", &[]);
         fixture.harness.push(chunk(2, 0, 0, 5, true)).unwrap();

@@ -39,6 +39,8 @@ struct State {
     end: Option<gst::ClockTime>,
     /// Whether a frame was shown since a start or flush.
     shown: bool,
+    /// The index after the last frame's, for chunks that don't say theirs.
+    next_offset: u64,
     /// Scene cuts told.
     cuts: u32,
     /// The caps that were last refused: upstream may try again, and one error is enough.
@@ -139,6 +141,7 @@ impl BaseTransformImpl for VaeDecode {
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         *self.state() = State::default();
+        *self.active_execution_provider.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
     }
 
@@ -199,17 +202,27 @@ impl BaseTransformImpl for VaeDecode {
             return Err(gst::loggable_error!(CAT, "an allocation query without caps"));
         };
         let info = gst_video::VideoInfo::from_caps(&caps)?;
+        let with_meta = query.find_allocation_meta::<gst_video::VideoMeta>().is_some();
         let proposed = query.allocation_pools().next();
         let replace = proposed.is_some();
-        let (pool, size, min, max) = proposed.unwrap_or((None, 0, 0, 0));
+        let (theirs, size, min, max) = proposed.unwrap_or((None, 0, 0, 0));
         let size = size.max(info.size() as u32);
-        let pool = pool.unwrap_or_else(|| gst_video::VideoBufferPool::new().upcast());
-        let mut config = pool.config();
-        config.set_params(Some(&caps), size, min, max);
-        if query.find_allocation_meta::<gst_video::VideoMeta>().is_some() {
-            config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
-        }
-        pool.set_config(config)?;
+        let configure = |pool: &gst::BufferPool| {
+            let mut config = pool.config();
+            config.set_params(Some(&caps), size, min, max);
+            if with_meta {
+                config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
+            }
+            pool.set_config(config)
+        };
+        let pool = match theirs.filter(|pool| configure(pool).is_ok()) {
+            Some(pool) => pool,
+            None => {
+                let own = gst_video::VideoBufferPool::new().upcast();
+                configure(&own)?;
+                own
+            }
+        };
         if replace {
             query.set_nth_allocation_pool(0, Some(&pool), size, min, max);
         } else {
@@ -310,9 +323,11 @@ impl VaeDecode {
     /// Pushes those of `frames` that the buffer stands for and that are in the segment.
     fn show(&self, buffer: &gst::BufferRef, frames: &Frames) -> Result<(), gst::FlowError> {
         let segment = self.obj().segment().downcast::<gst::ClockTime>().ok();
-        let (framerate, video) = match &self.state().stream {
-            Some(stream) => (stream.latent.framerate, stream.video.clone()),
-            None => return Err(gst::FlowError::Flushing),
+        let (framerate, video, next_offset, shown) = match &*self.state() {
+            State { stream: Some(stream), next_offset, shown, .. } => {
+                (stream.latent.framerate, stream.video.clone(), *next_offset, *shown)
+            }
+            _ => return Err(gst::FlowError::Flushing),
         };
         // GST_BUFFER_OFFSET_NONE is the largest number.
         let known = |offset: u64| (offset != u64::MAX).then_some(offset);
@@ -322,8 +337,9 @@ impl VaeDecode {
         if places.start > 0 {
             gst::warning!(CAT, imp = self, "{} frames are missing: the chunk before was lost", places.start);
         }
-        let times = FrameTimes { pts: buffer.pts(), offset: offset.unwrap_or(0), framerate };
-        let mut cut = buffer.flags().contains(gst::BufferFlags::DISCONT) && self.state().shown;
+        let times = FrameTimes { pts: buffer.pts(), offset: offset.unwrap_or(next_offset), framerate };
+        self.state().next_offset = times.offset.saturating_add(places.end);
+        let mut cut = buffer.flags().contains(gst::BufferFlags::DISCONT) && shown;
         for (index, place) in places.enumerate() {
             let (mut pts, mut duration) = (times.pts(place), times.duration(place));
             if let (Some(segment), Some(start)) = (&segment, pts) {

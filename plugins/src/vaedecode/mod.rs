@@ -8,6 +8,10 @@
 //! chunk looks like depends on those before it in its scene, so chunks come in order, and DISCONT on one starts a scene.
 //! That also goes for the first one after a start or a flush, marked or not. Frames outside the segment are dropped after
 //! they were decoded. At a scene cut a force-key-unit event goes downstream, so that encoders start a new group there.
+//!
+//! A chunk without its predecessor, because that was lost or one tuned in late, is decoded as a scene's first: it lacks its
+//! first frames, and the others keep their times. The latency of a live pipeline grows by the longest time that a chunk
+//! took to decode. Decoder and encoder in two processes both need `model`.
 
 use gst::glib;
 use gst::prelude::*;

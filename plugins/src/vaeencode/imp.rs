@@ -158,6 +158,7 @@ impl BaseTransformImpl for VaeEncode {
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         *self.state() = State::default();
+        *self.active_execution_provider.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
     }
 
@@ -294,12 +295,13 @@ impl BaseTransformImpl for VaeEncode {
         if jumps {
             self.drain()?;
         }
-        let full = {
-            let mut state = self.state();
-            let stream = state.stream.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
-            stream.push(&buffer).map_err(|error| glue::flow_error(&*self.obj(), &error))?;
-            stream.encoder.len() >= stream.encoder.num_frames(stream.chunk)
+        let full = match &mut self.state().stream {
+            Some(stream) => {
+                stream.push(&buffer).map(|()| stream.encoder.len() >= stream.encoder.num_frames(stream.chunk))
+            }
+            None => return Err(gst::FlowError::NotNegotiated),
         };
+        let full = full.map_err(|error| glue::flow_error(&*self.obj(), &error))?;
         if full {
             self.encode()?;
         }

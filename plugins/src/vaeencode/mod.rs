@@ -9,6 +9,8 @@
 //! until a chunk is full. What is left at the end of the stream, or where it jumps, is padded inside; OFFSET_END says how many
 //! frames are real, so that `vaedecode` gives back exactly those that went in. A jump in time, DISCONT, new caps or a new
 //! segment start a scene.
+//!
+//! The latency of a live pipeline grows by the time until a chunk is full and by the longest time that one took to encode.
 
 use gst::glib;
 use gst::prelude::*;
