@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::noise::{Generator, chunk_seed};
 use crate::package::present_of;
+use crate::patches;
 use crate::runtime::{Cancel, Feeds, Graph, Tensor, Tensors};
 use crate::sampler::{Sampler, guide};
 use crate::schedule::SchedulerConfig;
@@ -75,6 +76,15 @@ struct Expert {
     min_timestep: f32,
     guidance_scale: Option<f32>,
     graph: Arc<Graph>,
+}
+
+/// What a chunk starts from.
+#[derive(Clone, Copy)]
+enum Start<'a> {
+    /// Noise, for as many latent frames.
+    Noise(usize),
+    /// Another video's latents and how much of the way is gone.
+    Video(&'a [f32], f64),
 }
 
 /// Makes latents, a chunk at a time.
@@ -166,6 +176,52 @@ impl Diffuser {
         cancel: &Cancel,
         on_step: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<f32>> {
+        self.make(Start::Noise(num_latent_frames), positive, negative, cancel, on_step)
+    }
+
+    /// Makes the next chunk of the scene out of another video's: latents `[C, T, h, w]` like `video`.
+    ///
+    /// `strength` in 0..=1 is the share of the steps that are done: at 1 nothing of `video` is left, at 0 all of it, and the
+    /// chunk is only remembered, so that the chunks after it go on from there. As diffusers' image-to-image pipelines.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `video` is no whole number of latent frames, [`Error::Setting`] for a strength out of range;
+    /// also as [`Diffuser::chunk`].
+    pub fn chunk_of_video(
+        &mut self,
+        video: &[f32],
+        strength: f64,
+        positive: &Tensors,
+        negative: Option<&Tensors>,
+        cancel: &Cancel,
+        on_step: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<f32>> {
+        if !(0.0..=1.0).contains(&strength) {
+            let reason = "it is a share, 0 to 1".into();
+            return Err(Error::Setting { setting: "strength", value: strength.to_string(), reason });
+        }
+        self.make(Start::Video(video, strength), positive, negative, cancel, on_step)
+    }
+
+    fn make(
+        &mut self,
+        start: Start,
+        positive: &Tensors,
+        negative: Option<&Tensors>,
+        cancel: &Cancel,
+        on_step: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<f32>> {
+        let num_latent_frames = match start {
+            Start::Noise(frames) => frames,
+            Start::Video(video, _) => {
+                let frame: usize = self.latent_shape(1).iter().product();
+                if video.is_empty() || !video.len().is_multiple_of(frame) {
+                    let expected = format!("a multiple of {frame} values, a latent frame's");
+                    return Err(Error::shape("a video prompt's chunk", video.len(), expected));
+                }
+                video.len() / frame
+            }
+        };
         let stream = self.model.manifest().stream;
         if stream.is_none() && self.chunk_index > 0 {
             let reason = "this model makes one clip a prompt and can't go on".into();
@@ -173,22 +229,33 @@ impl Diffuser {
         }
         let [c, t, h, w] = self.latent_shape(num_latent_frames);
         let config = &self.options.scheduler;
-        let token = self.token_size();
         let invalid = |reason| Error::Setting { setting: "scheduler", value: format!("{config:?}"), reason };
-        let schedule = config
-            .schedule(self.options.num_inference_steps, t * (h / token) * (w / token))
-            .map_err(invalid)?;
+        let seq_len = patches::seq_len([c, t, h, w], self.token_size(), 1)?;
+        let schedule = config.schedule(self.options.num_inference_steps, seq_len).map_err(invalid)?;
         let schedule = Arc::new(schedule);
         let mut sampler = Sampler::new(config, schedule.clone());
 
         let mut sample = vec![0.0; c * t * h * w];
         Generator::new(chunk_seed(self.options.seed, self.chunk_index)).randn(&mut sample);
-        if schedule.init_noise_sigma != 1.0 {
-            sample.iter_mut().for_each(|x| *x *= schedule.init_noise_sigma);
-        }
+        let begin = match start {
+            Start::Noise(_) => {
+                if schedule.init_noise_sigma != 1.0 {
+                    sample.iter_mut().for_each(|x| *x *= schedule.init_noise_sigma);
+                }
+                0
+            }
+            Start::Video(video, strength) => {
+                let begin = schedule.begin_index(strength);
+                let noise = std::mem::replace(&mut sample, video.to_vec());
+                if begin < schedule.len() {
+                    schedule.add_noise(&mut sample, &noise, begin);
+                }
+                begin
+            }
+        };
         let mut latents = Tensor::from_f32(&[1, c, t, h, w], sample.clone())?;
-        let steps = schedule.timesteps.len();
-        for (index, &timestep) in schedule.timesteps.iter().enumerate() {
+        let steps = schedule.len();
+        for (index, &timestep) in schedule.timesteps.iter().enumerate().skip(begin) {
             let scale = sampler.scale_model_input(index);
             for (input, x) in latents.f32_mut()?.iter_mut().zip(&sample) {
                 *input = x * scale;
@@ -207,7 +274,7 @@ impl Diffuser {
                 return Err(Error::shape(what, prediction.len(), format!("{} values", sample.len())));
             }
             sampler.step(index, &mut sample, prediction);
-            on_step(index + 1, steps);
+            on_step(index + 1 - begin, steps - begin);
         }
         if let Some(stream) = stream {
             // One more pass over the clean latents gives the keys and values that later chunks look back at.

@@ -116,6 +116,80 @@ mod a_chunk {
     }
 }
 
+mod a_chunk_of_a_video {
+    use super::*;
+
+    fn restyled(strength: f64) -> (Vec<f32>, Vec<f32>) {
+        let model = model("tiny-stream");
+        let blue = chunk(&mut diffuser(&model, |_| ()), &embeds(&model, "blue"), 2);
+        let red = embeds(&model, "red");
+        let mut diffuser = diffuser(&model, |o| o.num_inference_steps = 4);
+        let out = diffuser
+            .chunk_of_video(&blue, strength, red.positive(), None, &Cancel::new(), &mut |_, _| ())
+            .unwrap();
+        (blue, out)
+    }
+
+    #[test]
+    fn is_the_video_itself_without_strength() {
+        let (blue, out) = restyled(0.0);
+        assert_eq!(blue, out);
+    }
+
+    #[test]
+    fn is_what_the_prompt_says_with_all_of_it() {
+        let (_, out) = restyled(1.0);
+        assert!(channel_mean(&out, 0) > channel_mean(&out, 2), "red, not blue");
+    }
+
+    #[test]
+    fn does_its_share_of_the_steps() {
+        let model = model("tiny-stream");
+        let red = embeds(&model, "red");
+        let mut diffuser = diffuser(&model, |o| o.num_inference_steps = 4);
+        let (mut told, video) = (Vec::new(), vec![0.5; 4 * 2 * 6 * 8]);
+        let mut on_step = |step, of| told.push((step, of));
+        diffuser.chunk_of_video(&video, 0.5, red.positive(), None, &Cancel::new(), &mut on_step).unwrap();
+        assert_eq!(told, [(1, 2), (2, 2)]);
+    }
+
+    #[test]
+    fn is_what_the_next_chunk_goes_on_from() {
+        let model = model("tiny-stream");
+        let (red, video) = (embeds(&model, "red"), vec![0.5; 4 * 2 * 6 * 8]);
+        let next = |value: f32| {
+            let mut diffuser = diffuser(&model, |_| ());
+            let video: Vec<f32> = video.iter().map(|x| x * value).collect();
+            diffuser
+                .chunk_of_video(&video, 0.0, red.positive(), None, &Cancel::new(), &mut |_, _| ())
+                .unwrap();
+            chunk(&mut diffuser, &red, 2)
+        };
+        assert_ne!(next(1.0), next(-1.0));
+    }
+
+    #[test]
+    fn of_another_shape_or_strength_is_refused() {
+        let model = model("tiny-stream");
+        let red = embeds(&model, "red");
+        let mut diffuser = diffuser(&model, |_| ());
+        let mut refusal = |video: &[f32], strength| {
+            let result = diffuser.chunk_of_video(
+                video,
+                strength,
+                red.positive(),
+                None,
+                &Cancel::new(),
+                &mut |_, _| (),
+            );
+            result.unwrap_err().to_string()
+        };
+        assert!(refusal(&[0.0; 100], 0.5).contains("multiple of 192"));
+        assert!(refusal(&[], 0.5).contains("multiple of 192"));
+        assert!(refusal(&[0.0; 192], 1.5).contains("`strength`"));
+    }
+}
+
 mod refused {
     use super::*;
 

@@ -302,3 +302,73 @@ fn latency_is_told_of_a_live_source_alone() {
     // Two chunks of eight frames.
     assert_eq!(fixture.harness.query_latency(), Some(gst::ClockTime::from_nseconds(333_333_333 * 2)));
 }
+
+mod a_video_prompt {
+    use super::*;
+
+    /// Restyles 17 frames of a video and goes on for 12 more; returns offsets and bytes of the latents.
+    fn run(strength: f64, prompts: &str) -> Vec<gst::Buffer> {
+        init();
+        let folder = folder("tiny-stream");
+        let folder = folder.to_str().unwrap();
+        let pipeline = gst::parse::launch(&format!(
+            "latentdiffuse name=d strength={strength} ! appsink name=out sync=false \
+             textsrc model={folder} {prompts} ! d.sink \
+             videotestsrc num-buffers=17 ! video/x-raw,width=80,height=48,framerate=24/1 ! videoconvert ! \
+             vaeencode model={folder} ! d.video"
+        ))
+        .unwrap()
+        .downcast::<gst::Pipeline>()
+        .unwrap();
+        let out = pipeline.by_name("out").unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let mut buffers = Vec::new();
+        while let Some(sample) = out.emit_by_name::<Option<gst::Sample>>("pull-sample", &[]) {
+            buffers.push(sample.buffer_owned().unwrap());
+        }
+        let bus = pipeline.bus().unwrap();
+        let message = bus.timed_pop_filtered(
+            gst::ClockTime::from_seconds(60),
+            &[gst::MessageType::Eos, gst::MessageType::Error],
+        );
+        assert_eq!(message.map(|m| m.type_()), Some(gst::MessageType::Eos));
+        pipeline.set_state(gst::State::Null).unwrap();
+        buffers
+    }
+
+    #[test]
+    fn gives_its_size_and_the_model_goes_on_where_it_ends() {
+        let buffers = run(0.5, "prompt=red duration=1208333333");
+        // 80 by 48 is 10 by 6 latents.
+        assert_eq!(buffers[0].size(), 4 * 2 * 6 * 10 * 4);
+        assert_eq!(frames(&buffers), [(0, 5, true), (5, 13, false), (13, 21, false), (21, 29, false)]);
+    }
+
+    #[test]
+    fn passes_as_it_is_without_strength_whatever_the_prompt() {
+        let (red, dog) =
+            (run(0.0, "prompt=red duration=500000000"), run(0.0, "prompt=dog duration=500000000"));
+        assert_eq!(bytes(&red[0]), bytes(&dog[0]));
+        let (red, dog) =
+            (run(1.0, "prompt=red duration=500000000"), run(1.0, "prompt=dog duration=500000000"));
+        assert_ne!(bytes(&red[0]), bytes(&dog[0]));
+    }
+
+    #[test]
+    fn of_another_package_is_refused_with_the_reason() {
+        init();
+        let pipeline = gst::parse::launch(&format!(
+            "latentdiffuse name=d ! fakesink textsrc model={} prompt=red duration=1000000000 ! d.sink \
+             videotestsrc num-buffers=17 ! video/x-raw,width=80,height=48,framerate=24/1 ! videoconvert ! \
+             vaeencode model={} ! d.video",
+            folder("tiny-stream").to_str().unwrap(),
+            folder("tiny-clip").to_str().unwrap(),
+        ))
+        .unwrap();
+        // Fails at once or a moment later.
+        let _ = pipeline.set_state(gst::State::Playing);
+        let text = error_on(&pipeline.bus().unwrap());
+        pipeline.set_state(gst::State::Null).unwrap();
+        assert!(text.contains("tiny-clip-") && text.contains("tiny-stream-"), "{text}");
+    }
+}

@@ -10,6 +10,7 @@ use gst::subclass::prelude::*;
 use latentflow::{Cancel, DiffuseOptions, Diffuser, Error, Model, PromptEmbeds, vae};
 
 use super::timeline::{Span, Step, Timeline};
+use super::video::VideoPrompt;
 use crate::caps::{self, LatentInfo};
 use crate::glue::{self, ExecutionProvider, ModelSettings, StatsStructure};
 use crate::latent;
@@ -30,11 +31,12 @@ struct Settings {
     num_inference_steps: u32,
     guidance_scale: f64,
     scheduler: Option<String>,
+    strength: f64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { seed: 42, num_inference_steps: 0, guidance_scale: -1.0, scheduler: None }
+        Self { seed: 42, num_inference_steps: 0, guidance_scale: -1.0, scheduler: None, strength: 0.8 }
     }
 }
 
@@ -56,6 +58,8 @@ struct State {
     segment_pushed: bool,
     info: Option<LatentInfo>,
     timeline: Option<Timeline<Arc<PromptEmbeds>>>,
+    /// There while the video pad is.
+    video: Option<VideoPrompt>,
     provider: Option<latentflow::ExecutionProvider>,
     stats: Stats,
 }
@@ -72,6 +76,7 @@ impl Default for State {
             segment_pushed: false,
             info: None,
             timeline: None,
+            video: None,
             provider: None,
             stats: Stats::default(),
         }
@@ -131,6 +136,9 @@ struct Work {
     scene_start: bool,
     first_frame: u64,
     frames: u64,
+    latent_frames: usize,
+    /// Latents that the chunk is made of, if there is a video prompt.
+    video: Option<Vec<f32>>,
 }
 
 /// What the task does after an iteration.
@@ -165,6 +173,10 @@ pub struct LatentDiffuse {
     #[property(name = "scheduler", get, set, type = Option<String>, member = scheduler, mutable_playing,
         nick = "Scheduler", blurb = "Noise schedule and sampler by diffusers' class name, such as \
         UniPCMultistepScheduler; unset, the package's. Takes effect at the next chunk")]
+    #[property(name = "strength", get, set, type = f64, member = strength, default = 0.8, minimum = 0.0,
+        maximum = 1.0, mutable_playing, controllable, nick = "Strength", blurb = "How far to lead away from the video \
+        prompt on the video pad: at 1 nothing of it is left, at 0 it passes as it is, and the model goes on where it \
+        ends. Takes effect at the next chunk")]
     settings: Mutex<Settings>,
     #[property(name = "active-execution-provider", get = Self::provider, type = Option<String>,
         nick = "Active execution provider", blurb = "Where the denoiser runs, once it is opened")]
@@ -192,7 +204,7 @@ impl ObjectImpl for LatentDiffuse {
     fn constructed(&self) {
         self.parent_constructed();
         let templates = Self::pad_templates();
-        let [sink, src] = templates else { unreachable!("there are two templates") };
+        let [sink, src, _] = templates else { unreachable!("there are three templates") };
         let sinkpad = gst::Pad::builder_from_template(sink)
             .chain_function(|pad, parent, buffer| {
                 Self::catch_panic_pad_function(
@@ -250,9 +262,50 @@ impl ElementImpl for LatentDiffuse {
             vec![
                 template("sink", gst::PadDirection::Sink, caps::prompt_embeds(None)),
                 template("src", gst::PadDirection::Src, caps::any_latent()),
+                gst::PadTemplate::new(
+                    "video",
+                    gst::PadDirection::Sink,
+                    gst::PadPresence::Request,
+                    &caps::any_latent(),
+                )
+                .expect("a valid template"),
             ]
         });
         &TEMPLATES
+    }
+
+    fn request_new_pad(
+        &self,
+        template: &gst::PadTemplate,
+        _name: Option<&str>,
+        _caps: Option<&gst::Caps>,
+    ) -> Option<gst::Pad> {
+        let pad = gst::Pad::builder_from_template(template)
+            .chain_function(|pad, parent, buffer| {
+                let failed = || Err(gst::FlowError::Error);
+                Self::catch_panic_pad_function(parent, failed, |this| this.video_chain(pad, buffer))
+            })
+            .event_function(|pad, parent, event| {
+                Self::catch_panic_pad_function(parent, || false, |this| this.video_event(pad, event))
+            })
+            .query_function(|pad, parent, query| {
+                Self::catch_panic_pad_function(parent, || false, |this| this.video_query(pad, query))
+            })
+            .build();
+        // Active from the start where the element runs already.
+        pad.set_active(self.obj().current_state() >= gst::State::Paused).ok()?;
+        self.lock().video.get_or_insert_default();
+        // Refused where there is one already: a chunk is made of one video.
+        self.obj().add_pad(&pad).ok()?;
+        Some(pad)
+    }
+
+    fn release_pad(&self, pad: &gst::Pad) {
+        self.lock().video = None;
+        self.changed.notify_all();
+        // Fails only if the pad is gone already.
+        let _ = pad.set_active(false);
+        let _ = self.obj().remove_pad(pad);
     }
 
     fn change_state(
@@ -260,15 +313,21 @@ impl ElementImpl for LatentDiffuse {
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         match transition {
-            gst::StateChange::ReadyToPaused => *self.lock() = State::default(),
+            gst::StateChange::ReadyToPaused => {
+                let mut state = self.lock();
+                let video = state.video.take().map(|_| VideoPrompt::default());
+                *state = State { video, ..State::default() };
+            }
             // Lets go of the streaming thread and the task, which the parent then waits for.
             gst::StateChange::PausedToReady => self.start_flushing(),
             _ => (),
         }
         let success = self.parent_change_state(transition)?;
         if transition == gst::StateChange::PausedToReady {
-            let stats = self.lock().stats.clone();
-            *self.lock() = State { stats, ..State::default() };
+            let mut state = self.lock();
+            let (stats, video) = (state.stats.clone(), state.video.take().map(|_| VideoPrompt::default()));
+            *state = State { stats, video, ..State::default() };
+            drop(state);
             *self.diffuser.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         Ok(success)
@@ -395,6 +454,98 @@ impl LatentDiffuse {
         }
     }
 
+    // The video pad, on the streaming thread of the video prompt.
+
+    fn video_chain(&self, pad: &gst::Pad, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        gst::log!(CAT, obj = pad, "video prompt {buffer:?}");
+        let map = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
+        let latents = latent::floats_in(&map, None).map_err(|e| glue::flow_error(&*self.obj(), &e))?;
+        let mut state = self.lock();
+        loop {
+            if state.flushing {
+                return Err(gst::FlowError::Flushing);
+            }
+            state.flow?;
+            let room = match (&state.model, &state.video) {
+                // What the model's chunk is decides how much may wait.
+                (Some(model), Some(video)) => {
+                    video.waiting()
+                        < 2 * model.manifest().stream.map_or(usize::MAX / 2, |stream| stream.chunk)
+                }
+                (None, Some(_)) => false,
+                (_, None) => return Err(gst::FlowError::Flushing),
+            };
+            if room {
+                break;
+            }
+            state = self.wait(state);
+        }
+        let State { model: Some(model), video: Some(video), .. } = &mut *state else {
+            return Err(gst::FlowError::Flushing);
+        };
+        let Some(info) = video.info.clone() else { return Err(gst::FlowError::NotNegotiated) };
+        let l = &model.manifest().latents;
+        let cells =
+            |pixels: u32| (pixels as usize).next_multiple_of(l.size_multiple) / l.spatial_compression_ratio;
+        let pushed = video.push(&latents, l.channels, cells(info.width) * cells(info.height));
+        drop(state);
+        self.changed.notify_all();
+        pushed.map(|()| gst::FlowSuccess::Ok).map_err(|found| {
+            let expected = "latents of the size that the caps say".into();
+            glue::flow_error(
+                &*self.obj(),
+                &Error::Shape { what: "a video prompt's buffer".into(), found, expected },
+            )
+        })
+    }
+
+    fn video_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
+        gst::log!(CAT, obj = pad, "event {event:?}");
+        let mut state = self.lock();
+        let Some(video) = &mut state.video else { return false };
+        match event.view() {
+            gst::EventView::Caps(caps) => match LatentInfo::from_caps(caps.caps()) {
+                Ok(info) => video.info = Some(info),
+                Err(reason) => {
+                    gst::error!(CAT, obj = pad, "{reason}");
+                    return false;
+                }
+            },
+            gst::EventView::Eos(_) => video.end(),
+            gst::EventView::FlushStop(_) => video.flush(),
+            // The rest is told downstream by the prompts' stream.
+            _ => return true,
+        }
+        drop(state);
+        self.changed.notify_all();
+        true
+    }
+
+    fn video_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
+        match query.view_mut() {
+            gst::QueryViewMut::Caps(query) => {
+                let can = self.can();
+                // Its size and rate are those of what is made of it.
+                let mut wanted = self.srcpad().peer_query_caps(Some(&can));
+                // Another package's are refused with the reason, once they come.
+                wanted.make_mut().iter_mut().for_each(|s| s.remove_field("model"));
+                let result =
+                    query.filter().map(|f| f.intersect_with_mode(&wanted, gst::CapsIntersectMode::First));
+                query.set_result(&result.unwrap_or(wanted));
+                true
+            }
+            _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
+        }
+    }
+
+    /// Returns the caps of all that the model can make, or of any latents while it is unknown.
+    fn can(&self) -> gst::Caps {
+        match &self.lock().model {
+            Some(model) => caps::model_latent(model.id(), model.manifest()),
+            None => caps::any_latent(),
+        }
+    }
+
     // The source pad.
 
     fn src_activatemode(
@@ -465,6 +616,9 @@ impl LatentDiffuse {
             self.tell_progress(gst::ProgressType::Complete, None);
             self.push_segment();
             self.srcpad().push_event(eos);
+            // A video prompt that is longer than the prompts has nowhere to go.
+            self.lock().flow = Err(gst::FlowError::Eos);
+            self.changed.notify_all();
             return Ok(Next::Pause);
         };
         let buffer = self.generate(&work)?;
@@ -489,12 +643,17 @@ impl LatentDiffuse {
             if state.flushing {
                 return Err(gst::FlowError::Flushing);
             }
+            if state.video.as_ref().is_some_and(|video| video.info.is_none() && !video.is_over()) {
+                state = self.wait(state);
+                continue;
+            }
             if let Some(model) = state.model.clone()
                 && (self.srcpad().check_reconfigure() || state.info.is_none())
             {
                 let known = state.info.clone();
+                let video = state.video.as_ref().and_then(|video| video.info.clone());
                 drop(state);
-                let info = self.negotiate(&model, known.as_ref())?;
+                let info = self.negotiate(&model, known.as_ref(), video.as_ref())?;
                 state = self.lock();
                 if known.is_some()
                     && known.as_ref() != Some(&info)
@@ -510,13 +669,35 @@ impl LatentDiffuse {
                 Step::End => return Ok(None),
                 Step::Wait => state = self.wait(state),
                 Step::Generate { scene_start, first_frame, frames } => {
-                    let timeline = state.timeline.as_ref().and_then(Timeline::prompt).cloned();
-                    let (Some(model), Some(info), Some(embeds)) = (&state.model, &state.info, timeline)
-                    else {
+                    let prompt = state.timeline.as_ref().and_then(Timeline::prompt).cloned();
+                    let State { model: Some(model), info: Some(info), video, .. } = &mut *state else {
                         unreachable!("a step comes of a timeline, which comes of these");
                     };
+                    let Some(embeds) = prompt else { unreachable!("a scene has a prompt") };
+                    let manifest = model.manifest();
+                    let latent_frames = match manifest.stream {
+                        Some(stream) => stream.chunk,
+                        None => vae::num_latent_frames(&manifest.latents, frames as usize, true),
+                    };
+                    if video.as_ref().is_some_and(|video| !video.is_ready(latent_frames)) {
+                        state = self.wait(state);
+                        continue;
+                    }
+                    let under_way = video.as_ref().is_some_and(VideoPrompt::is_under_way);
+                    let video = video.as_mut().and_then(|v| v.take(latent_frames, manifest.latents.channels));
                     let (model, info) = (model.clone(), info.clone());
-                    return Ok(Some(Work { model, info, embeds, scene_start, first_frame, frames }));
+                    let scene_start = scene_start && !under_way;
+                    self.changed.notify_all();
+                    return Ok(Some(Work {
+                        model,
+                        info,
+                        embeds,
+                        scene_start,
+                        first_frame,
+                        frames,
+                        latent_frames,
+                        video,
+                    }));
                 }
             }
         }
@@ -539,7 +720,7 @@ impl LatentDiffuse {
             let goes_on = manifest.stream.is_some();
             state.timeline = Some(Timeline::new(info.frames_in(start), default_frames, goes_on, live));
         }
-        let State { timeline: Some(timeline), arrived, eos, .. } = state else {
+        let State { timeline: Some(timeline), arrived, eos, video, .. } = state else {
             unreachable!("it was just made");
         };
         for Arrived { embeds, start, end } in arrived.drain(..) {
@@ -553,8 +734,10 @@ impl LatentDiffuse {
         if eos.is_some() {
             timeline.end();
         }
+        // A new prompt is no cut in a video prompt.
+        let cuts = !video.as_ref().is_some_and(VideoPrompt::is_under_way);
         let step = timeline.next(|scene_start, left| match manifest.stream {
-            Some(stream) => vae::num_frames(&manifest.latents, stream.chunk, scene_start) as u64,
+            Some(stream) => vae::num_frames(&manifest.latents, stream.chunk, scene_start && cuts) as u64,
             None => left.unwrap_or(manifest.video.num_frames as u64),
         });
         // Room for another prompt, perhaps.
@@ -563,11 +746,35 @@ impl LatentDiffuse {
     }
 
     /// Agrees with downstream on size and rate, of those that the model can do, and sends the caps.
-    fn negotiate(&self, model: &Model, known: Option<&LatentInfo>) -> Result<LatentInfo, gst::FlowError> {
+    fn negotiate(
+        &self,
+        model: &Model,
+        known: Option<&LatentInfo>,
+        video: Option<&LatentInfo>,
+    ) -> Result<LatentInfo, gst::FlowError> {
         let mut can = caps::model_latent(model.id(), model.manifest());
         if let Some(known) = known {
             // Frames are counted at this rate.
             can.make_mut().set("framerate", known.framerate);
+        }
+        if let Some(video) = video {
+            if video.model != model.id() {
+                let reason = format!(
+                    "the video prompt was made with this package, and the prompt with {}; set `model` of vaeencode to that \
+                     of textsrc",
+                    model.id()
+                );
+                return Err(self.fail(&Error::Setting {
+                    setting: "video",
+                    value: video.model.clone(),
+                    reason,
+                }));
+            }
+            // What is made of a video has its size and rate.
+            let can = can.make_mut();
+            can.set("width", video.width as i32);
+            can.set("height", video.height as i32);
+            can.set("framerate", video.framerate);
         }
         let wanted = self.srcpad().peer_query_caps(Some(&can));
         if wanted.is_empty() {
@@ -639,10 +846,6 @@ impl LatentDiffuse {
         if work.scene_start || manifest.stream.is_none() {
             diffuser.start_scene();
         }
-        let latent_frames = match manifest.stream {
-            Some(stream) => stream.chunk,
-            None => vae::num_latent_frames(&manifest.latents, work.frames as usize, true),
-        };
         let clip = manifest.stream.is_none();
         let mut on_step = |step: usize, steps: usize| {
             if clip {
@@ -651,9 +854,18 @@ impl LatentDiffuse {
             }
         };
         let (positive, negative) = (work.embeds.positive(), work.embeds.negative());
-        let latents = diffuser
-            .chunk(positive, negative, latent_frames, &self.cancel, &mut on_step)
-            .map_err(|e| self.fail(&e))?;
+        let latents = match &work.video {
+            Some(video) => diffuser.chunk_of_video(
+                video,
+                settings.strength,
+                positive,
+                negative,
+                &self.cancel,
+                &mut on_step,
+            ),
+            None => diffuser.chunk(positive, negative, work.latent_frames, &self.cancel, &mut on_step),
+        };
+        let latents = latents.map_err(|e| self.fail(&e))?;
         drop(slot);
 
         let end = work.first_frame + work.frames;

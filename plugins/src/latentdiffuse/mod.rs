@@ -4,9 +4,19 @@
 //! gst-launch-1.0 textsrc prompt="a dog runs in the snow" duration=3000000000 ! latentdiffuse seed=7 ! \
 //!     vaedecode ! videoconvert ! autovideosink
 //! ```
+//!
+//! The request pad `video` takes latents as a video prompt, which `strength` leads away from. With a strength of 0 they pass, and
+//! the model goes on where they end:
+//!
+//! ```text
+//! gst-launch-1.0 latentdiffuse name=d strength=0.6 ! vaedecode ! videoconvert ! autovideosink \
+//!     textsrc prompt="a garden at night" duration=4000000000 ! d.sink \
+//!     videotestsrc num-buffers=96 ! video/x-raw,width=256,height=160,framerate=24/1 ! videoconvert ! vaeencode ! d.video
+//! ```
 
 mod imp;
 mod timeline;
+mod video;
 
 use gst::glib;
 use gst::prelude::*;
