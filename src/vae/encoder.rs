@@ -22,7 +22,7 @@ use crate::runtime::{Cancel, ExecutionProvider, Tensor};
 ///     encoder.push(&grey, 256 * 3)?;
 /// }
 /// let encoded = encoder.encode(&Cancel::new())?;
-/// assert_eq!(encoded.latents.len(), encoder.latent_shape(3).iter().product());
+/// assert_eq!(encoded.latents.len(), encoder.latent_shape(3).iter().product::<usize>());
 /// # Ok::<(), latentflow::Error>(())
 /// ```
 #[derive(Debug)]
