@@ -15,6 +15,7 @@
 //! ```
 
 mod imp;
+mod stats;
 mod timeline;
 mod video;
 

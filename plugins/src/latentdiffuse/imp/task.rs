@@ -1,0 +1,461 @@
+//! The source pad's task: waits for a prompt, agrees on caps, makes chunks and pushes them.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use latentflow::{DiffuseOptions, Diffuser, Error, Model, PromptEmbeds, vae};
+
+use super::super::timeline::{Span, Step, Timeline};
+use super::super::video::VideoPrompt;
+use super::{Arrived, CAT, LatentDiffuse, Settings, State};
+use crate::caps::{self, LatentInfo};
+use crate::{glue, latent};
+
+/// How often progress is told.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What to make next, with all that it takes.
+struct Work {
+    model: Arc<Model>,
+    info: LatentInfo,
+    embeds: Arc<PromptEmbeds>,
+    scene_start: bool,
+    first_frame: u64,
+    frames: u64,
+    latent_frames: usize,
+    /// Latents that the chunk is made of, if there is a video prompt.
+    video: Option<Vec<f32>>,
+}
+
+/// What the task does after an iteration.
+enum Next {
+    Go,
+    Pause,
+}
+
+impl LatentDiffuse {
+    pub(super) fn src_activatemode(
+        &self,
+        pad: &gst::Pad,
+        mode: gst::PadMode,
+        active: bool,
+    ) -> Result<(), gst::LoggableError> {
+        if mode != gst::PadMode::Push {
+            return Err(gst::loggable_error!(CAT, "pulling latents is not possible"));
+        }
+        if active {
+            self.lock().flushing = false;
+            self.cancel.reset();
+            return self.start_task().map_err(gst::LoggableError::from);
+        }
+        self.start_flushing();
+        pad.stop_task().map_err(gst::LoggableError::from)
+    }
+
+    pub(super) fn start_task(&self) -> Result<(), glib::BoolError> {
+        let weak = self.obj().downgrade();
+        self.srcpad().start_task(move || {
+            let Some(element) = weak.upgrade() else { return };
+            let this = element.imp();
+            match this.iterate() {
+                Ok(Next::Go) => (),
+                Ok(Next::Pause) | Err(gst::FlowError::Flushing) => this.pause(Ok(gst::FlowSuccess::Ok)),
+                Err(gst::FlowError::Eos) => this.pause(Err(gst::FlowError::Eos)),
+                Err(flow) => {
+                    // What the library failed at is on the bus by now; downstream's refusals are told here.
+                    if this.lock().flow.is_ok() {
+                        gst::element_error!(
+                            element,
+                            gst::StreamError::Failed,
+                            ("downstream of latentdiffuse stopped with `{flow:?}`; see the error before this one, or link its source pad")
+                        );
+                    }
+                    this.srcpad().push_event(gst::event::Eos::new());
+                    this.pause(Err(flow));
+                }
+            }
+        })
+    }
+
+    fn pause(&self, flow: Result<gst::FlowSuccess, gst::FlowError>) {
+        if flow.is_err() {
+            self.lock().flow = flow;
+            self.changed.notify_all();
+        }
+        // Only fails if the task is gone, which is what was wanted.
+        let _ = self.srcpad().pause_task();
+    }
+
+    /// Posts `error` and says so in the state, so that it is told once.
+    fn fail(&self, error: &Error) -> gst::FlowError {
+        let flow = glue::flow_error(&*self.obj(), error);
+        if flow == gst::FlowError::Error {
+            self.lock().flow = Err(flow);
+        }
+        flow
+    }
+
+    /// Makes one chunk, or ends the stream.
+    fn iterate(&self) -> Result<Next, gst::FlowError> {
+        let Some(work) = self.next_work()? else {
+            let eos = self.lock().eos.clone().unwrap_or_else(gst::event::Eos::new);
+            self.tell_progress(gst::ProgressType::Complete, None);
+            self.push_segment();
+            self.srcpad().push_event(eos);
+            // A video prompt that is longer than the prompts has nowhere to go.
+            self.lock().flow = Err(gst::FlowError::Eos);
+            self.changed.notify_all();
+            return Ok(Next::Pause);
+        };
+        let buffer = self.generate(&work)?;
+        self.push_segment();
+        let pushed = self.srcpad().push(buffer);
+        let mut state = self.lock();
+        if !state.flushing {
+            state.flow = pushed;
+        }
+        self.changed.notify_all();
+        if pushed.is_err_and(|flow| flow != gst::FlowError::Flushing && flow != gst::FlowError::Eos) {
+            // Not ours: told as downstream's.
+            state.flow = Ok(gst::FlowSuccess::Ok);
+        }
+        pushed.map(|_| Next::Go)
+    }
+
+    /// Waits for something to make and returns it, or `None` at the stream's end.
+    fn next_work(&self) -> Result<Option<Work>, gst::FlowError> {
+        let mut state = self.lock();
+        loop {
+            if state.flushing {
+                return Err(gst::FlowError::Flushing);
+            }
+            if state.video.as_ref().is_some_and(|video| video.info.is_none() && !video.is_over()) {
+                state = self.wait(state);
+                continue;
+            }
+            if let Some(model) = state.model.clone()
+                && (self.srcpad().check_reconfigure() || state.info.is_none())
+            {
+                let known = state.info.clone();
+                let video = state.video.as_ref().and_then(|video| video.info.clone());
+                drop(state);
+                let info = self.negotiate(&model, known.as_ref(), video.as_ref())?;
+                state = self.lock();
+                if known.is_some()
+                    && known.as_ref() != Some(&info)
+                    && let Some(timeline) = &mut state.timeline
+                {
+                    timeline.restart_scene();
+                }
+                state.info = Some(info);
+                continue;
+            }
+            let step = self.next_step(&mut state);
+            match step {
+                Step::End => return Ok(None),
+                Step::Wait => state = self.wait(state),
+                Step::Generate { scene_start, first_frame, frames } => {
+                    let prompt = state.timeline.as_ref().and_then(Timeline::prompt).cloned();
+                    let State { model: Some(model), info: Some(info), video, .. } = &mut *state else {
+                        unreachable!("a step comes of a timeline, which comes of these");
+                    };
+                    let Some(embeds) = prompt else { unreachable!("a scene has a prompt") };
+                    let manifest = model.manifest();
+                    let latent_frames = match manifest.stream {
+                        Some(stream) => stream.chunk,
+                        None => vae::num_latent_frames(&manifest.latents, frames as usize, true),
+                    };
+                    if video.as_ref().is_some_and(|video| !video.is_ready(latent_frames)) {
+                        state = self.wait(state);
+                        continue;
+                    }
+                    let under_way = video.as_ref().is_some_and(VideoPrompt::is_under_way);
+                    let video = video.as_mut().and_then(|v| v.take(latent_frames, manifest.latents.channels));
+                    let (model, info) = (model.clone(), info.clone());
+                    let scene_start = scene_start && !under_way;
+                    self.changed.notify_all();
+                    return Ok(Some(Work {
+                        model,
+                        info,
+                        embeds,
+                        scene_start,
+                        first_frame,
+                        frames,
+                        latent_frames,
+                        video,
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Moves what has arrived into the timeline and asks it what to do.
+    fn next_step(&self, state: &mut State) -> Step {
+        let (Some(model), Some(info)) = (state.model.clone(), state.info.clone()) else {
+            return if state.eos.is_some() { Step::End } else { Step::Wait };
+        };
+        if state.segment.is_none() && state.eos.is_none() {
+            return Step::Wait;
+        }
+        let manifest = model.manifest();
+        if state.timeline.is_none() {
+            let start = state.segment.as_ref().and_then(segment_start).unwrap_or_default();
+            let mut latency = gst::query::Latency::new();
+            let live = self.sinkpad().peer_query(&mut latency) && latency.result().0;
+            let default_frames = manifest.video.num_frames as u64;
+            let goes_on = manifest.stream.is_some();
+            state.timeline = Some(Timeline::new(info.frames_in(start), default_frames, goes_on, live));
+        }
+        let State { timeline: Some(timeline), arrived, eos, video, .. } = state else {
+            unreachable!("it was just made");
+        };
+        for Arrived { embeds, start, end } in arrived.drain(..) {
+            let start = start.map(|time| info.frames_in(time));
+            let mut end = end.map(|time| info.frames_in(time));
+            if manifest.stream.is_none() && end.is_none() {
+                end = start.map(|start| start + manifest.video.num_frames as u64);
+            }
+            timeline.push(Span { prompt: embeds, start, end });
+        }
+        if eos.is_some() {
+            timeline.end();
+        }
+        // A new prompt is no cut in a video prompt.
+        let cuts = !video.as_ref().is_some_and(VideoPrompt::is_under_way);
+        let step = timeline.next(|scene_start, left| match manifest.stream {
+            Some(stream) => vae::num_frames(&manifest.latents, stream.chunk, scene_start && cuts) as u64,
+            None => left.unwrap_or(manifest.video.num_frames as u64),
+        });
+        // Room for another prompt, perhaps.
+        self.changed.notify_all();
+        step
+    }
+
+    /// Agrees with downstream on size and rate, of those that the model can do, and sends the caps.
+    fn negotiate(
+        &self,
+        model: &Model,
+        known: Option<&LatentInfo>,
+        video: Option<&LatentInfo>,
+    ) -> Result<LatentInfo, gst::FlowError> {
+        let mut can = caps::model_latent(model.id(), model.manifest());
+        if let Some(known) = known {
+            // Frames are counted at this rate.
+            can.make_mut().set("framerate", known.framerate);
+        }
+        if let Some(video) = video {
+            if video.model != model.id() {
+                let reason = format!(
+                    "the video prompt was made with this package, and the prompt with {}; set `model` of vaeencode to that \
+                     of textsrc",
+                    model.id()
+                );
+                return Err(self.fail(&Error::Setting {
+                    setting: "video",
+                    value: video.model.clone(),
+                    reason,
+                }));
+            }
+            // What is made of a video has its size and rate.
+            let can = can.make_mut();
+            can.set("width", video.width as i32);
+            can.set("height", video.height as i32);
+            can.set("framerate", video.framerate);
+        }
+        let wanted = self.srcpad().peer_query_caps(Some(&can));
+        if wanted.is_empty() {
+            let asked = self.srcpad().peer_query_caps(None);
+            let error = Error::Setting {
+                setting: "caps",
+                value: asked.to_string(),
+                reason: format!(
+                    "downstream wants these, and model {} can do {can}; change the capsfilter",
+                    model.id()
+                ),
+            };
+            let message = glue::error_message(&error);
+            self.obj().post_error_message(message);
+            self.lock().flow = Err(gst::FlowError::NotNegotiated);
+            return Err(gst::FlowError::NotNegotiated);
+        }
+        let video = &model.manifest().video;
+        let mut fixed = wanted;
+        fixed.truncate();
+        if let Some(s) = fixed.make_mut().structure_mut(0) {
+            s.fixate_field_nearest_int("width", video.width.default as i32);
+            s.fixate_field_nearest_int("height", video.height.default as i32);
+            s.fixate_field_nearest_fraction("framerate", caps::fraction(video.frame_rate.default));
+        }
+        fixed.fixate();
+        let invalid =
+            |reason| self.fail(&Error::Setting { setting: "caps", value: fixed.to_string(), reason });
+        let info = LatentInfo::from_caps(&fixed).map_err(invalid)?;
+        gst::info!(CAT, imp = self, "negotiated {info:?}");
+        if known != Some(&info) && !self.srcpad().push_event(gst::event::Caps::new(&info.to_caps())) {
+            if self.lock().flushing {
+                return Err(gst::FlowError::Flushing);
+            }
+            return Err(gst::FlowError::NotNegotiated);
+        }
+        Ok(info)
+    }
+
+    fn push_segment(&self) {
+        let segment = {
+            let mut state = self.lock();
+            if state.segment_pushed {
+                return;
+            }
+            state.segment_pushed = true;
+            state.segment.clone().filter(|event| segment_start(event).is_some())
+        };
+        let segment = segment
+            .unwrap_or_else(|| gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
+        self.srcpad().push_event(segment);
+    }
+
+    fn generate(&self, work: &Work) -> Result<gst::Buffer, gst::FlowError> {
+        let started = Instant::now();
+        let pts = work.info.frame_time(work.first_frame);
+        // Fails only for an element without controllers' values at this time.
+        let _ = self.obj().sync_values(pts);
+        let (manifest, settings) = (work.model.manifest(), self.settings());
+        let options = diffuse_options(&work.model, &work.info, &settings).map_err(|e| self.fail(&e))?;
+        let steps = options.num_inference_steps as u32;
+
+        let mut slot = self.diffuser.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.is_none() {
+            *slot = Some(self.open(work, options.clone())?);
+        }
+        let Some(diffuser) = slot.as_mut() else { unreachable!("it was just opened") };
+        diffuser.set_options(options).map_err(|e| self.fail(&e))?;
+        if work.scene_start || manifest.stream.is_none() {
+            diffuser.start_scene();
+        }
+        let clip = manifest.stream.is_none();
+        let mut on_step = |step: usize, steps: usize| {
+            if clip {
+                let text = format!("step {step}/{steps}, {} %", 100 * step / steps);
+                self.tell_progress(gst::ProgressType::Continue, Some(text));
+            }
+        };
+        let (positive, negative) = (work.embeds.positive(), work.embeds.negative());
+        let latents = match &work.video {
+            Some(video) => diffuser.chunk_of_video(
+                video,
+                settings.strength,
+                positive,
+                negative,
+                &self.cancel,
+                &mut on_step,
+            ),
+            None => diffuser.chunk(positive, negative, work.latent_frames, &self.cancel, &mut on_step),
+        };
+        let latents = latents.map_err(|e| self.fail(&e))?;
+        drop(slot);
+
+        let end = work.first_frame + work.frames;
+        let mut buffer = latent::buffer_from_floats(latents);
+        if let Some(buffer) = buffer.get_mut() {
+            buffer.set_pts(pts);
+            buffer.set_duration(work.info.frame_time(end) - pts);
+            buffer.set_offset(work.first_frame);
+            buffer.set_offset_end(end);
+            if work.scene_start {
+                buffer.set_flags(gst::BufferFlags::DISCONT);
+            }
+        }
+        self.measure(work, steps, started);
+        Ok(buffer)
+    }
+
+    /// Opens the denoisers, which takes seconds for large models, and says so then.
+    fn open(&self, work: &Work, options: DiffuseOptions) -> Result<Diffuser, gst::FlowError> {
+        let text = format!("opening the denoiser of {}", work.model.id());
+        let open = || Diffuser::new(work.model.clone(), options);
+        let diffuser = glue::with_progress(&*self.obj(), "open", &text, open).map_err(|e| self.fail(&e))?;
+        gst::info!(CAT, imp = self, "denoiser of {} opened on {}", work.model.id(), diffuser.provider());
+        self.lock().provider = Some(diffuser.provider());
+        self.obj().notify("active-execution-provider");
+        Ok(diffuser)
+    }
+
+    /// Advances the timeline past what was made, and keeps the statistics.
+    fn measure(&self, work: &Work, steps: u32, started: Instant) {
+        let running_time = self.obj().current_running_time();
+        let mut state = self.lock();
+        if let Some(timeline) = &mut state.timeline {
+            timeline.advance(work.frames);
+        }
+        let pts = work.info.frame_time(work.first_frame);
+        let stats = &mut state.stats;
+        let stream_started = *stats.started.get_or_insert(started);
+        if stats.chunks == 0 {
+            stats.time_to_first_chunk = stream_started.elapsed();
+        }
+        stats.chunks += 1;
+        stats.frames += work.frames;
+        stats.video += work.info.frame_time(work.first_frame + work.frames) - pts;
+        stats.generating += started.elapsed();
+        stats.deadline_hits += u64::from(running_time.is_none_or(|now| now <= pts));
+        stats.num_inference_steps = steps;
+        let due = stats.told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL);
+        if !due {
+            return;
+        }
+        stats.told = Some(Instant::now());
+        let (chunks, rate) = (stats.chunks, stats.frames as f64 / stream_started.elapsed().as_secs_f64());
+        drop(state);
+        let made = work.first_frame + work.frames;
+        let total = self.sinkpad().peer_query_duration::<gst::ClockTime>().map(|d| work.info.frames_in(d));
+        let text = match total.filter(|total| *total > 0) {
+            Some(total) => format!(
+                "chunk {chunks}, {} % of {total} frames, {rate:.1} frames/s, {:.0} s left",
+                (100 * made / total).min(100),
+                total.saturating_sub(made) as f64 / rate
+            ),
+            None => format!("chunk {chunks}, {made} frames, {rate:.1} frames/s"),
+        };
+        // The chunk is complete: gst-launch-1.0 does not play while a progress is not, and to play is what makes room
+        // downstream for the next one.
+        self.tell_progress(gst::ProgressType::Complete, Some(text));
+    }
+
+    fn tell_progress(&self, kind: gst::ProgressType, text: Option<String>) {
+        let text = text.unwrap_or_else(|| {
+            let stats = self.lock().stats.clone();
+            let seconds = stats.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
+            format!("{} chunks, {} frames in {seconds:.1} s", stats.chunks, stats.frames)
+        });
+        glue::post_progress(&*self.obj(), kind, "chunk", &text);
+    }
+}
+
+/// Returns where the segment in `event` starts, if it is one in time.
+fn segment_start(event: &gst::Event) -> Option<gst::ClockTime> {
+    let gst::EventView::Segment(event) = event.view() else { return None };
+    event.segment().downcast_ref::<gst::ClockTime>()?.start()
+}
+
+/// Returns what the properties and the negotiated caps ask of the denoiser.
+fn diffuse_options(model: &Model, info: &LatentInfo, settings: &Settings) -> Result<DiffuseOptions, Error> {
+    let mut options = DiffuseOptions::new(model);
+    options.width = info.width as usize;
+    options.height = info.height as usize;
+    options.frame_rate = info.framerate.numer() as f32 / info.framerate.denom() as f32;
+    options.seed = settings.seed;
+    if settings.num_inference_steps > 0 {
+        options.num_inference_steps = settings.num_inference_steps as usize;
+    }
+    if settings.guidance_scale >= 0.0 {
+        options.guidance_scale = settings.guidance_scale as f32;
+    }
+    if let Some(name) = &settings.scheduler {
+        let refused = |reason| Error::Setting { setting: "scheduler", value: name.clone(), reason };
+        options.scheduler = options.scheduler.with_type(name).map_err(refused)?;
+    }
+    Ok(options)
+}
