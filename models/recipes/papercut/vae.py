@@ -1,0 +1,127 @@
+"""The video autoencoder: 16x in space, 4x in time, 16 channels, causal, made of 2-D convolutions only.
+
+Time: a scene's first latent frame stands for its first frame alone, each later one for the next four frames.  Inside,
+the first frame is repeated four times, so that every latent frame is a group of four; decoding drops the first three
+of the scene.  The past enters through `Memory`: a layer sees its own input of the previous step, zeros at the start.
+Those inputs are all the state a stream has to carry.
+
+Space: all heavy work is at 1/8 and 1/16 of the frame's resolution; one light convolution works at 1/4.
+Tensors here are [steps, channels, rows, columns], with a batch's clips one after another along `steps`.
+"""
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+LATENT_CHANNELS = 16
+
+
+def act(x: torch.Tensor) -> torch.Tensor:
+    return F.leaky_relu(x, .1)
+
+
+class Block(nn.Module):
+    """A residual block: 3x3, then a pointwise two-layer network; starts as the identity."""
+
+    def __init__(self, c: int):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(c, c, 3, padding=1), nn.Conv2d(c, 2 * c, 1), nn.Conv2d(2 * c, c, 1)
+        nn.init.zeros_(self.c.weight)
+        nn.init.zeros_(self.c.bias)
+
+    def forward(self, x, steps=1, past=None):
+        return x + self.c(act(self.b(act(self.a(x)))))
+
+
+class Memory(nn.Module):
+    """A residual block that also sees the previous step.  `past` is [clips, c, rows, columns], or None at a start."""
+
+    def __init__(self, c: int):
+        super().__init__()
+        self.a, self.c = nn.Conv2d(2 * c, c, 3, padding=1), nn.Conv2d(c, c, 1)
+        nn.init.zeros_(self.c.weight)
+        nn.init.zeros_(self.c.bias)
+
+    def forward(self, x, steps, past=None):
+        y = x.view(-1, steps, *x.shape[1:])
+        if past is None:
+            past = torch.zeros_like(y[:, 0])
+        before = torch.cat([past[:, None], y[:, :-1]], 1).reshape(x.shape)
+        return x + self.c(act(self.a(torch.cat([x, before], 1))))
+
+
+def split_steps(x: torch.Tensor, parts: int) -> torch.Tensor:
+    """[n, parts*c, h, w] -> [n*parts, c, h, w]: channels become time steps."""
+    n, c, h, w = x.shape
+    return x.reshape(n * parts, c // parts, h, w)
+
+
+class Encoder(nn.Module):
+    def __init__(self, c1: int = 160, c2: int = 256):
+        super().__init__()
+        self.inp = nn.Conv2d(4 * 3 * 64, c1, 1)
+        self.fine = nn.ModuleList([Block(c1), Block(c1)])
+        self.down = nn.Conv2d(4 * c1, c2, 1)
+        self.coarse = nn.ModuleList([Memory(c2), Block(c2), Block(c2)])
+        self.out = nn.Conv2d(c2, LATENT_CHANNELS, 1)
+
+    def forward(self, x, steps, past=()):
+        """x [n, 4*192, H/8, W/8]: four packed frames a step, values in -1..1 -> latents [n, 16, H/16, W/16], states."""
+        states, past = [], list(past)
+        x = self.inp(x)
+        for block in self.fine:
+            x = block(x)
+        x = self.down(F.pixel_unshuffle(x, 2))
+        for block in self.coarse:
+            if isinstance(block, Memory):
+                states.append(x)
+                x = block(x, steps, past.pop(0) if past else None)
+            else:
+                x = block(x)
+        return self.out(x), states
+
+
+class Decoder(nn.Module):
+    def __init__(self, c1: int = 128, c2: int = 256, c3: int = 64):
+        super().__init__()
+        self.inp = nn.Conv2d(LATENT_CHANNELS, c2, 3, padding=1)
+        self.coarse = nn.ModuleList([Block(c2), Memory(c2), Block(c2), Memory(c2), Block(c2)])
+        self.up1 = nn.Conv2d(c2, 2 * 4 * c1, 1)
+        self.fine = nn.ModuleList([Block(c1), Memory(c1), Block(c1), Block(c1)])
+        self.up2 = nn.Conv2d(c1, 2 * 4 * c3, 1)
+        self.out = nn.Conv2d(c3, 48, 3, padding=1)
+
+    def forward(self, z, steps, past=()):
+        """latents [n, 16, h, w] -> packed frames [4*n, 48, 4h, 4w] (4x4 pixels a position), values in -1..1, states."""
+        states, past = [], list(past)
+
+        def run(blocks, x, steps):
+            for block in blocks:
+                if isinstance(block, Memory):
+                    states.append(x)
+                    x = block(x, steps, past.pop(0) if past else None)
+                else:
+                    x = block(x)
+            return x
+
+        x = run(self.coarse, self.inp(z), steps)
+        x = F.pixel_shuffle(split_steps(self.up1(x), 2), 2)
+        x = run(self.fine, x, 2 * steps)
+        x = act(F.pixel_shuffle(split_steps(self.up2(x), 2), 2))
+        return self.out(x), states
+
+
+class VAE(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.decoder = Encoder(), Decoder()
+        # Statistics of the latents, set when the encoder is frozen; latents that leave the package are (z - mean) / std.
+        self.register_buffer("mean", torch.zeros(LATENT_CHANNELS))
+        self.register_buffer("std", torch.ones(LATENT_CHANNELS))
+
+    def normalise(self, z):
+        return (z - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def denormalise(self, z):
+        return z * self.std[:, None, None] + self.mean[:, None, None]
