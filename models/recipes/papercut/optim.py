@@ -1,20 +1,23 @@
 """Muon for matrices and convolutions, AdamW for the rest, in one optimiser with one learning rate.
 
 Muon's update is the momentum with its singular values brought to about 1 (a quintic Newton-Schulz iteration), scaled
-to the size an Adam step would have, so the same learning rate suits both.
+to the size an Adam step would have, so the same learning rate suits both.  The iterations are shared out among the
+processes of parallel.py.
 """
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
+
+from .parallel import sum_tensors
 
 
-def orthogonalise(g: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """g [n, rows, columns] with rows <= columns -> the nearest semi-orthogonal matrices, roughly."""
-    x = g.bfloat16()
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+def orthogonalise(g: torch.Tensor, steps: int = 4) -> torch.Tensor:
+    """g [rows, columns] with rows <= columns -> the nearest semi-orthogonal matrix, roughly."""
+    x = g / (g.norm() + 1e-7)
     for _ in range(steps):
-        a = x @ x.transpose(1, 2)
-        x = 3.4445 * x + (-4.7750 * a + 2.0315 * (a @ a)) @ x
+        a = x @ x.T
+        x = torch.addmm(x, torch.addmm(a, a, a, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
     return x
 
 
@@ -32,29 +35,40 @@ class MuonAdam(torch.optim.Optimizer):
             (self._muon if group["muon"] else self._adam)(group)
 
     def _muon(self, group) -> None:
-        lr, m, buckets = group["lr"], group["momentum"], {}
+        lr, m = group["lr"], group["momentum"]
+        params = [p for p in group["params"] if p.grad is not None]
+        rank, workers = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        load, mine = [0] * workers, []
+        for p in sorted(params, key=lambda p: -p.numel()):  # the heaviest first, each to whoever has least to do
+            who = load.index(min(load))
+            load[who] += p.numel() * min(p.shape[0], p.numel() // p.shape[0])
+            if who == rank:
+                mine.append(id(p))
+        updates = []
+        for p in params:
+            state = self.state[p]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(p, memory_format=torch.contiguous_format)
+            state["momentum"].lerp_(p.grad, 1 - m)
+            if id(p) not in mine:
+                updates.append(torch.zeros(p.shape))
+                continue
+            u = p.grad.lerp(state["momentum"], m).reshape(p.shape[0], -1)
+            scale = .2 * max(u.shape) ** .5
+            u = orthogonalise(u.T.contiguous()).T if u.shape[0] > u.shape[1] else orthogonalise(u)
+            updates.append((u * scale).reshape(p.shape))
+        if workers > 1:
+            updates = sum_tensors(updates)
+        for p, u in zip(params, updates):
+            p.mul_(1 - lr * group["weight_decay"]).sub_(u, alpha=lr)
+
+    def _adam(self, group) -> None:
+        lr, (b1, b2) = group["lr"], group["betas"]
         for p in group["params"]:
             if p.grad is None:
                 continue
             state = self.state[p]
-            if not state:
-                state["momentum"] = torch.zeros_like(p)
-            state["momentum"].lerp_(p.grad, 1 - m)
-            update = p.grad.lerp(state["momentum"], m).reshape(p.shape[0], -1)
-            flip = update.shape[0] > update.shape[1]
-            update = update.T if flip else update
-            buckets.setdefault(tuple(update.shape), []).append((p, update, flip))
-        for (_, columns), items in buckets.items():
-            for (p, _, flip), u in zip(items, orthogonalise(torch.stack([u for _, u, _ in items]))):
-                u = (u.T if flip else u).reshape(p.shape).float()
-                p.mul_(1 - lr * group["weight_decay"]).add_(u, alpha=-lr * .2 * columns ** .5)
-
-    def _adam(self, group) -> None:
-        lr, (b1, b2) = group["lr"], group["betas"]
-        params = [p for p in group["params"] if p.grad is not None]
-        for p in params:
-            state = self.state[p]
-            if not state:
+            if "step" not in state:
                 state["step"], state["a"], state["b"] = 0, torch.zeros_like(p), torch.zeros_like(p)
             state["step"] += 1
             state["a"].lerp_(p.grad, 1 - b1)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from . import parallel
 from .data import add_work, make_pool, pack
 from .optim import MuonAdam
 from .vae import VAE
@@ -44,26 +45,27 @@ def psnr(vae: VAE, clips: np.ndarray) -> float:
     """Mean over clips (uint8 [n, 1+4k, H, W, 3]) of the peak signal-to-noise ratio in dB."""
     vae.eval()
     values = []
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad():
         for clip in clips:
             steps = to_steps(clip[None])
             t = steps.shape[1]
             z, _ = vae.encoder(encoder_input(steps), t)
             r, _ = vae.decoder(z, t)
-            d = (r.float().clamp(-1, 1) - decoder_target(steps))[3:]
+            d = (r.clamp(-1, 1) - decoder_target(steps))[3:]
             values.append(10 * np.log10(4 / d.square().mean().item()))
     vae.train()
     return float(np.mean(values))
 
 
-def batch(pools, rng, size: int) -> np.ndarray:
-    """Random crops: uint8 [size, 17, CROP, CROP, 3]."""
+def batch(pools, rng, size: int, frames: int = 13) -> np.ndarray:
+    """Random crops: uint8 [size, frames, CROP, CROP, 3]."""
     out = []
     pool = pools[rng.choice(len(pools), p=[.75, .25])]
     for _ in range(size):
         clip = pool[rng.integers(40, len(pool))]
         y, x = rng.integers(0, clip.shape[1] - CROP + 1), rng.integers(0, clip.shape[2] - CROP + 1)
-        out.append(clip[:, y:y + CROP, x:x + CROP])
+        t = rng.integers(0, clip.shape[0] - frames + 1)
+        out.append(clip[t:t + frames, y:y + CROP, x:x + CROP])
     return np.stack(out)
 
 
@@ -79,17 +81,20 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder alone, so that latents already made stay valid")
-    parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=2, help="clips a process and step")
     parser.add_argument("--clips", type=int, default=1600)
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    make_pool(args.work / "data/wide", args.clips, 256, 160, 17, 1, 5., args.processes)
+    make_pool(args.work / "data/square", args.clips // 4, 192, 192, 17, 2, 5., args.processes)
+    parallel.run(train, args.processes, args)
+
+
+def train(rank: int, workers: int, args) -> None:
     torch.manual_seed(0)
-    data = args.work / "data"
-    make_pool(data / "wide", args.clips, 256, 160, 17, 1, 5.)
-    make_pool(data / "square", args.clips // 4, 192, 192, 17, 2, 5.)
-    pools = [np.load(data / f"{n}.npy", mmap_mode="r") for n in ("wide", "square")]
-    vae = VAE().to(memory_format=torch.channels_last)
+    pools = [np.load(args.work / f"data/{n}.npy", mmap_mode="r") for n in ("wide", "square")]
+    vae = VAE()
     checkpoint = args.work / "vae.pt"
     matrix = lambda name, p: not name.startswith(("encoder.inp", "encoder.out", "decoder.out", "decoder.inp"))
     opt = MuonAdam(vae.named_parameters(), args.lr, matrix)
@@ -103,47 +108,49 @@ def main() -> None:
     average = {k: v.clone() for k, v in vae.state_dict().items()}
     if args.freeze_encoder:
         vae.encoder.requires_grad_(False)
-    print(f"encoder {sum(p.numel() for p in vae.encoder.parameters()) / 1e6:.2f}M decoder {sum(p.numel() for p in vae.decoder.parameters()) / 1e6:.2f}M", flush=True)
-    rng = np.random.default_rng(it)
+    say = lambda *x: rank == 0 and print(*x, flush=True)
+    say(f"encoder {sum(p.numel() for p in vae.encoder.parameters()) / 1e6:.2f}M decoder {sum(p.numel() for p in vae.decoder.parameters()) / 1e6:.2f}M")
+    rng = np.random.default_rng((it, rank))
+    torch.manual_seed(it * 100 + rank)
     start, last, first = time.time(), time.time(), it
-    while (spent := time.time() - start) < args.minutes * 60:
+    while parallel.agree((spent := time.time() - start) < args.minutes * 60):
         left = 1 - spent / (args.minutes * 60)
         for g in opt.param_groups:
             g["lr"] = args.lr * min(1, (it - first + 1) / 60) * min(1., max(.03, left / .4))
         steps = to_steps(batch(pools, rng, args.batch))
         b, t = steps.shape[:2]
-        with torch.autocast("cpu", torch.bfloat16):
-            z, _ = vae.encoder(encoder_input(steps), t)
-            noise = .05 * torch.randn_like(z) * (vae.std[:, None, None] if args.freeze_encoder else 1)
-            r, _ = vae.decoder(z + noise, t)
-        d = r.float() - decoder_target(steps)
+        z, _ = vae.encoder(encoder_input(steps), t)
+        noise = .05 * torch.randn_like(z) * (vae.std[:, None, None] if args.freeze_encoder else 1)
+        r, _ = vae.decoder(z + noise, t)
+        d = r - decoder_target(steps)
         d = d.view(b, t * 4, *d.shape[1:])[:, 3:].flatten(0, 1)  # the first frame's three copies do not count
         full = F.pixel_shuffle(d, 4)
         edges = (full[..., 1:] - full[..., :-1]).abs().mean() + (full[..., 1:, :] - full[..., :-1, :]).abs().mean()
         mse = d.square().mean()
-        loss = d.abs().mean() + edges + 2 * mse + .01 * (z.float().square().mean() - 1).clamp(min=0)
+        loss = d.abs().mean() + edges + 2 * mse + .01 * (z.square().mean() - 1).clamp(min=0)
         opt.zero_grad(set_to_none=True)
         loss.backward()
+        parallel.average_gradients(vae.parameters(), workers)
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.)
         opt.step()
         it += 1
-        if it > 20:
-            with torch.no_grad():
-                for k, v in vae.state_dict().items():
-                    average[k].lerp_(v, max(.01, 1 / (it - first)))
+        with torch.no_grad():
+            for k, v in vae.state_dict().items():
+                average[k].lerp_(v, max(.01, 1 / (it - first)))
         ema = mse.item() if ema is None else .97 * ema + .03 * mse.item()
         if it % 25 == 0:
-            print(f"{it} {spent:.0f}s loss {loss.item():.4f} train {10 * np.log10(4 / ema):.2f} dB latents {z.float().std().item():.2f}", flush=True)
-        if time.time() - last > 120:
+            say(f"{it} {spent:.0f}s loss {loss.item():.4f} train {10 * np.log10(4 / ema):.2f} dB latents {z.std().item():.2f}")
+        if rank == 0 and time.time() - last > 150:
             last = time.time()
             live = {k: v.clone() for k, v in vae.state_dict().items()}
             vae.load_state_dict(average)
-            print(f"{it} held out {psnr(vae, pools[0][:6]):.2f} dB", flush=True)
+            say(f"{it} held out {psnr(vae, pools[0][:4]):.2f} dB")
             vae.load_state_dict(live)
             save(checkpoint, vae=live, average=average, opt=opt.state_dict(), it=it)
-    save(checkpoint, vae=vae.state_dict(), average=average, opt=opt.state_dict(), it=it)
-    vae.load_state_dict(average)
-    print(f"{it} held out {psnr(vae, pools[0][:40]):.2f} dB (40 clips)", flush=True)
+    if rank == 0:
+        save(checkpoint, vae=vae.state_dict(), average=average, opt=opt.state_dict(), it=it)
+        vae.load_state_dict(average)
+        say(f"{it} held out {psnr(vae, pools[0][:40]):.2f} dB (40 clips)")
 
 
 if __name__ == "__main__":

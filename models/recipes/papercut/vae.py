@@ -37,9 +37,9 @@ class Block(nn.Module):
 class Memory(nn.Module):
     """A residual block that also sees the previous step.  `past` is [clips, c, rows, columns], or None at a start."""
 
-    def __init__(self, c: int):
+    def __init__(self, c: int, kernel: int = 1):
         super().__init__()
-        self.a, self.c = nn.Conv2d(2 * c, c, 3, padding=1), nn.Conv2d(c, c, 1)
+        self.a, self.c = nn.Conv2d(2 * c, c, kernel, padding=kernel // 2), nn.Conv2d(c, c, 1)
         nn.init.zeros_(self.c.weight)
         nn.init.zeros_(self.c.bias)
 
@@ -58,12 +58,12 @@ def split_steps(x: torch.Tensor, parts: int) -> torch.Tensor:
 
 
 class Encoder(nn.Module):
-    def __init__(self, c1: int = 160, c2: int = 256):
+    def __init__(self, c1: int = 96, c2: int = 192):
         super().__init__()
         self.inp = nn.Conv2d(4 * 3 * 64, c1, 1)
-        self.fine = nn.ModuleList([Block(c1), Block(c1)])
+        self.fine = nn.ModuleList([Block(c1)])
         self.down = nn.Conv2d(4 * c1, c2, 1)
-        self.coarse = nn.ModuleList([Memory(c2), Block(c2), Block(c2)])
+        self.coarse = nn.ModuleList([Memory(c2), Block(c2)])
         self.out = nn.Conv2d(c2, LATENT_CHANNELS, 1)
 
     def forward(self, x, steps, past=()):
@@ -83,12 +83,12 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    def __init__(self, c1: int = 128, c2: int = 256, c3: int = 64):
+    def __init__(self, c1: int = 64, c2: int = 192, c3: int = 32):
         super().__init__()
         self.inp = nn.Conv2d(LATENT_CHANNELS, c2, 3, padding=1)
-        self.coarse = nn.ModuleList([Block(c2), Memory(c2), Block(c2), Memory(c2), Block(c2)])
+        self.coarse = nn.ModuleList([Block(c2), Memory(c2, 3), Block(c2), Block(c2)])
         self.up1 = nn.Conv2d(c2, 2 * 4 * c1, 1)
-        self.fine = nn.ModuleList([Block(c1), Memory(c1), Block(c1), Block(c1)])
+        self.fine = nn.ModuleList([Block(c1), Memory(c1), Block(c1)])
         self.up2 = nn.Conv2d(c1, 2 * 4 * c3, 1)
         self.out = nn.Conv2d(c3, 48, 3, padding=1)
 
@@ -116,6 +116,11 @@ class VAE(nn.Module):
     def __init__(self):
         super().__init__()
         self.encoder, self.decoder = Encoder(), Decoder()
+        for name, m in self.named_modules():
+            if isinstance(m, nn.Conv2d) and m.weight.abs().max() > 0:  # keep the size of what passes through
+                nn.init.normal_(m.weight, std=(m.in_channels * m.kernel_size[0] ** 2) ** -.5)
+                nn.init.zeros_(m.bias)
+        nn.init.normal_(self.decoder.out.weight, std=.3 * (9 * self.decoder.out.in_channels) ** -.5)
         # Statistics of the latents, set when the encoder is frozen; latents that leave the package are (z - mean) / std.
         self.register_buffer("mean", torch.zeros(LATENT_CHANNELS))
         self.register_buffer("std", torch.ones(LATENT_CHANNELS))

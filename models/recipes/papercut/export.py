@@ -1,0 +1,209 @@
+"""Exports the checkpoints as a package: python -m papercut.export --out DIR
+
+Writes the ONNX graphs, tokenizer.json and model.toml, then compares every graph with PyTorch on several shapes and
+checks that decoding and encoding in pieces gives what the whole gives at once.
+"""
+from __future__ import annotations
+
+import argparse
+import pathlib
+import shutil
+import time
+
+import numpy as np
+import onnx
+import torch
+
+from . import checkpoints
+from .data import add_work
+from .graphs import DecoderGraph, EncoderGraph, TextGraph
+from .host import Package
+from .onnx_files import WeightFile, halve
+from .tokenizer import make_tokenizer
+from .transformer import Transformer
+
+OPSET = 17
+
+
+def trace(module, inputs, path: pathlib.Path, names_in, names_out, dynamic) -> onnx.ModelProto:
+    torch.onnx.export(module.eval(), inputs, str(path), dynamo=False, opset_version=OPSET, input_names=names_in, output_names=names_out,
+                      dynamic_axes=dynamic)
+    model = onnx.load(str(path))
+    model.producer_name, model.doc_string = "papercut", ""
+    for node in model.graph.node:
+        node.doc_string = ""
+    halve(model)
+    return model
+
+
+def autoencoder(vae, out: pathlib.Path, kind: str) -> None:
+    """decoder_init and decoder_step, or encoder_init and encoder_step, with one weight file."""
+    make, source, result, axis = {"decoder": (DecoderGraph, "latents", "frames", 2), "encoder": (EncoderGraph, "frames", "latents", 1)}[kind]
+    weights = WeightFile(out / f"{kind}.weights")
+    space = {3: "h", 4: "w"} if kind == "decoder" else {2: "H", 3: "W"}
+    space_out = {2: "H", 3: "W"} if kind == "decoder" else {3: "h", 4: "w"}
+    first = torch.randn(1, 16, 2, 6, 8) if kind == "decoder" else torch.rand(1, 5, 96, 128, 3)
+    later = torch.randn(1, 16, 2, 6, 8) if kind == "decoder" else torch.rand(1, 8, 96, 128, 3)
+    states = make(vae, True).eval()(first)[1:]
+    names = [f"state_{i}" for i in range(len(states))]
+    outs = [f"state_out_{i}" for i in range(len(states))]
+    states_axes = {n: {2: f"rows_{n[-1]}", 3: f"columns_{n[-1]}"} for n in names + outs}
+    for part, start in (("init", True), ("step", False)):
+        inputs = (first,) if start else (later, *states)
+        path = out / f"{kind}_{part}.onnx"
+        dynamic = {source: {axis: "T" if kind == "decoder" else "F", **space}, result: {3 - axis: "F" if kind == "decoder" else "T", **space_out}}
+        dynamic |= {k: v for k, v in states_axes.items() if not start or k in outs}
+        model = trace(make(vae, start), inputs, path, [source] + ([] if start else names), [result, *outs], dynamic)
+        weights.take(model)
+        onnx.save(model, str(path))
+    weights.write()
+
+
+def denoiser(net: Transformer, text_width: int, out: pathlib.Path) -> None:
+    layers, d = net.n_layers, net.d
+    inputs = (torch.randn(1, 16, 3, 6, 8), torch.full((1, 3), 500.), torch.randn(1, 5, text_width), torch.ones(1, 5),
+              torch.randn(layers, 1, 2, 12, d), torch.randn(layers, 1, 2, 12, d))
+    past, present = {1: "B", 2: "P", 3: "N"}, {1: "B", 2: "T", 3: "N"}
+    path = out / "transformer.onnx"
+    model = trace(net, inputs, path, ["latents", "timestep", "prompt_embeds", "prompt_mask", "past_key", "past_value"],
+                  ["prediction", "present_key", "present_value"],
+                  {"latents": {0: "B", 2: "T", 3: "h", 4: "w"}, "timestep": {0: "B", 1: "T"}, "prompt_embeds": {0: "B", 1: "L"}, "prompt_mask": {0: "B", 1: "L"},
+                   "past_key": past, "past_value": past, "prediction": {0: "B", 2: "T", 3: "h", 4: "w"}, "present_key": present, "present_value": present})
+    onnx.save(model, str(path))
+
+
+def text_encoder(text, out: pathlib.Path) -> None:
+    path = out / "text_encoder.onnx"
+    ids = torch.tensor([[2, 5, 6, 7], [2, 9, 0, 0]])
+    model = trace(TextGraph(text), (ids, (ids > 0).long()), path, ["input_ids", "attention_mask"], ["prompt_embeds", "prompt_mask"],
+                  {"input_ids": {0: "B", 1: "L"}, "attention_mask": {0: "B", 1: "L"}, "prompt_embeds": {0: "B", 1: "L"}, "prompt_mask": {0: "B", 1: "L"}})
+    onnx.save(model, str(path))
+
+
+def model_toml(args, provenance: str) -> str:
+    return f'''format = 1
+name = "papercut"
+version = "0.1.0"
+description = "Paper-cut scenes from a prompt in Chinese or English: a small streaming text-to-video model"
+license = "MIT OR Apache-2.0"
+provenance = "{provenance}"
+
+[tokenizer]
+file = "tokenizer.json"
+max_length = 48
+pad_token = "[PAD]"
+unk_token = "[UNK]"
+clean = ["collapse_whitespace", "strip"]
+
+[latents]
+channels = 16
+spatial_compression_ratio = 16
+temporal_compression_ratio = 4
+size_multiple = 32
+
+[video]
+width = {{ min = 128, max = 512, default = 256 }}
+height = {{ min = 128, max = 512, default = 160 }}
+frame_rate = {{ min = "8/1", max = "60/1", default = "24/1" }}
+num_frames = 121
+
+[text_encoder]
+file = "text_encoder.onnx"
+
+[[denoisers]]
+file = "transformer.onnx"
+
+[decoder]
+init = "decoder_init.onnx"
+step = "decoder_step.onnx"
+
+[encoder]
+init = "encoder_init.onnx"
+step = "encoder_step.onnx"
+
+[scheduler]
+type = "FlowMatchEulerDiscreteScheduler"
+num_train_timesteps = 1000
+shift = {args.shift}
+
+[defaults]
+num_inference_steps = {args.steps}
+guidance_scale = {args.guidance}
+
+[stream]
+chunk = 3
+window = 12
+sink = 3
+'''
+
+
+def check(folder: pathlib.Path, vae, text, net) -> None:
+    """Prints the largest difference between the package and PyTorch, graph by graph, and the time a call takes."""
+    p = Package(folder)
+    rng = np.random.default_rng(0)
+    tensor = torch.from_numpy
+    worst = lambda a, b: float(np.abs(a - b.detach().numpy()).max())
+    with torch.no_grad():
+        for prompt in ("a dog runs in the snow", "猫坐在窗台上", ""):
+            ids = torch.tensor([p.tokenizer.encode(prompt).ids])
+            e, _ = text(ids, torch.ones_like(ids))
+            print(f"text_encoder [{ids.shape[1]} tokens]: {worst(p.embed(prompt)[0], e):.1e}")
+        for h, w, t, n in ((10, 16, 3, 12), (10, 16, 3, 0), (12, 12, 1, 5), (16, 10, 2, 9), (10, 20, 3, 3)):
+            x, past = rng.standard_normal((1, 16, t, h, w), np.float32), rng.standard_normal((2, net.n_layers, 1, n, h * w // 4, net.d), np.float32)
+            sigma = np.float32(rng.uniform(0, 1))
+            got = p.predict(x, sigma, (e.numpy(), np.ones((1, e.shape[1]), np.float32)), past)
+            want = net(tensor(x), torch.full((1, t), 1000 * float(sigma)), e, torch.ones(1, e.shape[1]), tensor(past[0]), tensor(past[1]))
+            start = time.time()
+            p.predict(x, sigma, (e.numpy(), np.ones((1, e.shape[1]), np.float32)), past)
+            print(f"transformer {h}x{w} T={t} P={n}: prediction {worst(got[0], want[0]):.1e} key {worst(got[1], want[1]):.1e} value {worst(got[2], want[2]):.1e}, {(time.time() - start) * 1e3:.0f} ms")
+        for h, w, t in ((10, 16, 7), (12, 12, 1), (20, 10, 4)):
+            z = rng.standard_normal((1, 16, t, h, w), np.float32)
+            want = DecoderGraph(vae, True)(tensor(z))[0][0]
+            whole, start = p.decode(z, t), time.time()
+            pieces = p.decode(z, 3)
+            spent = time.time() - start
+            ones = p.decode(z, 1)
+            print(f"decoder {h}x{w} T={t}: {worst(whole, want):.1e}, pieces of 3 {np.abs(pieces - whole).max():.1e}, of 1 {np.abs(ones - whole).max():.1e}, {spent * 1e3 / t:.0f} ms a latent frame")
+            want = EncoderGraph(vae, True)(want[None])[0]
+            start = time.time()
+            got = p.encode(whole, t)
+            spent = time.time() - start
+            print(f"encoder {h}x{w} T={t}: {worst(got, want):.1e}, pieces of 3 {np.abs(p.encode(whole, 3) - got).max():.1e}, {spent * 1e3 / t:.0f} ms a latent frame")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_work(parser)
+    parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the package; replaced when all is written")
+    parser.add_argument("--steps", type=int, default=6, help="default number of denoising steps")
+    parser.add_argument("--guidance", type=float, default=1.0, help="default guidance scale")
+    parser.add_argument("--shift", type=float, default=3.0, help="shift of the noise levels")
+    parser.add_argument("--untrained", action="store_true", help="random weights where there is no checkpoint")
+    args = parser.parse_args()
+    vae, vae_note = checkpoints.load_vae(args.work, args.untrained)
+    text, net, net_note = checkpoints.load_networks(args.work, args.untrained)
+    out = args.out.parent / (args.out.name + ".new")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    autoencoder(vae, out, "decoder")
+    autoencoder(vae, out, "encoder")
+    denoiser(net, 256, out)
+    text_encoder(text, out)
+    make_tokenizer().save(str(out / "tokenizer.json"))
+    provenance = f"Trained from scratch on scenes drawn by models/recipes, no outside data. {vae_note} {net_note}"
+    (out / "model.toml").write_text(model_toml(args, provenance))
+    # The networks as the package holds them: weights rounded to float16.
+    for module in (vae, text, net):
+        for q in module.parameters():
+            q.data = q.data.half().float()
+    check(out, vae, text, net)
+    size = sum(f.stat().st_size for f in out.iterdir())
+    print(f"package: {size / 1e6:.1f} MB")
+    args.out.mkdir(parents=True, exist_ok=True)
+    for f in out.iterdir():
+        f.replace(args.out / f.name)
+    out.rmdir()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""The modules that become ONNX graphs: the networks wrapped so that what crosses a graph is simple.
+
+Frames are float [1, F, H, W, 3] in 0..1, latents float [1, 16, T, h, w], normalised.  States are the inputs that each
+`Memory` saw at the last step, [1, c, rows, columns].
+"""
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .vae import VAE, Memory
+
+
+class DecoderGraph(nn.Module):
+    """decoder_init (start=True, no states in) and decoder_step."""
+
+    def __init__(self, vae: VAE, start: bool):
+        super().__init__()
+        self.decoder, self.start = vae.decoder, start
+        self.register_buffer("mean", vae.mean[:, None, None].clone())
+        self.register_buffer("std", vae.std[:, None, None].clone())
+
+    def state_names(self) -> int:
+        return sum(isinstance(m, Memory) for m in self.decoder.modules())
+
+    def forward(self, latents, *states):
+        z = latents[0].transpose(0, 1) * self.std + self.mean
+        steps = z.shape[0]
+        x, out = self.decoder(z, steps, states)
+        frames = F.pixel_shuffle(x, 4).permute(0, 2, 3, 1)
+        if self.start:
+            frames = frames[3:]
+        frames = (frames * .5 + .5).clamp(0, 1)[None]
+        return frames, *(s[-1:] for s in out)
+
+
+class EncoderGraph(nn.Module):
+    """encoder_init (start=True, no states in) and encoder_step."""
+
+    def __init__(self, vae: VAE, start: bool):
+        super().__init__()
+        self.encoder, self.start = vae.encoder, start
+        self.register_buffer("mean", vae.mean[:, None, None].clone())
+        self.register_buffer("std", vae.std[:, None, None].clone())
+
+    def forward(self, frames, *states):
+        x = frames[0].permute(0, 3, 1, 2) * 2 - 1
+        if self.start:
+            x = torch.cat([x[:1], x[:1], x[:1], x])
+        x = F.pixel_unshuffle(x, 8)
+        n, c, h, w = x.shape
+        x = x.reshape(n // 4, 4 * c, h, w)
+        z, out = self.encoder(x, n // 4, states)
+        z = (z - self.mean) / self.std
+        return z.transpose(0, 1)[None], *(s[-1:] for s in out)
+
+
+class TextGraph(nn.Module):
+    """text_encoder: without the attribute heads."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text = text
+
+    def forward(self, input_ids, attention_mask):
+        return self.text(input_ids, attention_mask)

@@ -1,0 +1,101 @@
+"""Runs an exported package with numpy and ONNX Runtime: what an application does with it, as short as possible."""
+from __future__ import annotations
+
+import pathlib
+import tomllib
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+
+def open_session(path: pathlib.Path, threads: int = 2) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def sigmas(steps: int, shift: float) -> np.ndarray:
+    """Noise levels from 1 to 0, steps + 1 of them: diffusers' flow-matching Euler schedule."""
+    s = np.linspace(1, 1 / 1000, steps) if steps > 1 else np.ones(1)
+    s = shift * s / (1 + (shift - 1) * s)
+    return np.append(s, 0).astype(np.float32)
+
+
+class Package:
+    def __init__(self, folder: pathlib.Path, threads: int = 2):
+        self.folder = folder
+        self.config = tomllib.loads((folder / "model.toml").read_text())
+        self.tokenizer = Tokenizer.from_file(str(folder / self.config["tokenizer"]["file"]))
+        session = lambda name: open_session(folder / name, threads)
+        self.text = session(self.config["text_encoder"]["file"])
+        self.denoiser = session(self.config["denoisers"][0]["file"])
+        self.decoder = session(self.config["decoder"]["init"]), session(self.config["decoder"]["step"])
+        self.encoder = session(self.config["encoder"]["init"]), session(self.config["encoder"]["step"])
+        layers, _, _, _, width = self.denoiser.get_inputs()[4].shape
+        self.layers, self.width = layers, width
+
+    def embed(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
+        ids = self.tokenizer.encode(prompt).ids[:self.config["tokenizer"]["max_length"]]
+        ids = np.array([ids], np.int64)
+        return tuple(self.text.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)}))
+
+    def generate(self, prompt: str, frames: int, width: int, height: int, seed: int = 0, steps: int | None = None,
+                 guidance: float | None = None, shift: float | None = None) -> np.ndarray:
+        """Latents [1, 16, frames, height/16, width/16], chunk after chunk with a rolling window of past frames."""
+        defaults, stream = self.config["defaults"], self.config["stream"]
+        steps = steps or defaults["num_inference_steps"]
+        guidance = defaults["guidance_scale"] if guidance is None else guidance
+        levels = sigmas(steps, shift or self.config["scheduler"]["shift"])
+        prompts = [self.embed(prompt)] + ([self.embed("")] if guidance != 1 else [])
+        h, w = height // 16, width // 16
+        past = [np.zeros((2, self.layers, 1, 0, h * w // 4, self.width), np.float32) for _ in prompts]
+        rng, out = np.random.default_rng(seed), []
+        for first in range(0, frames, stream["chunk"]):
+            t = min(stream["chunk"], frames - first)
+            x = rng.standard_normal((1, 16, t, h, w), np.float32)
+            for a, b in zip(levels[:-1], levels[1:]):
+                v = [self.predict(x, a, p, c)[0] for p, c in zip(prompts, past)]
+                v = v[0] if guidance == 1 else v[1] + guidance * (v[0] - v[1])
+                x = x + (b - a) * v
+            for i, p in enumerate(prompts):
+                _, k, v = self.predict(x, 0., p, past[i])
+                past[i] = self.roll(np.concatenate([past[i], np.stack([k, v])], 3))
+            out.append(x)
+        return np.concatenate(out, 2)
+
+    def predict(self, x, sigma, prompt, past):
+        t = np.full((1, x.shape[2]), 1000 * sigma, np.float32)
+        return self.denoiser.run(None, {"latents": x, "timestep": t, "prompt_embeds": prompt[0], "prompt_mask": prompt[1],
+                                        "past_key": past[0], "past_value": past[1]})
+
+    def roll(self, past: np.ndarray) -> np.ndarray:
+        """Keeps the first `sink` frames and the newest, `window` in all."""
+        window, sink = self.config["stream"]["window"], self.config["stream"]["sink"]
+        if past.shape[3] <= window:
+            return past
+        return np.concatenate([past[:, :, :, :sink], past[:, :, :, -(window - sink):]], 3)
+
+    def _run(self, sessions, x: np.ndarray, cuts: list[int], name: str, axis: int) -> np.ndarray:
+        out, states, at = [], [], 0
+        for i, n in enumerate(cuts):
+            piece = np.take(x, range(at, at + n), axis)
+            result = sessions[i > 0].run(None, {name: piece, **{f"state_{k}": s for k, s in enumerate(states)}})
+            out.append(result[0])
+            states = result[1:]
+            at += n
+        return out
+
+    def decode(self, latents: np.ndarray, chunk: int = 3) -> np.ndarray:
+        """Frames float [F, H, W, 3] in 0..1."""
+        n = latents.shape[2]
+        cuts = [min(chunk, n - i) for i in range(0, n, chunk)]
+        return np.concatenate(self._run(self.decoder, latents, cuts, "latents", 2), 1)[0]
+
+    def encode(self, frames: np.ndarray, chunk: int = 3) -> np.ndarray:
+        """Latents [1, 16, T, h, w] of frames float [1+4k, H, W, 3] in 0..1."""
+        k = (len(frames) - 1) // 4 + 1
+        cuts = [min(chunk, k - i) for i in range(0, k, chunk)]
+        cuts = [4 * n - 3 * (i == 0) for i, n in enumerate(cuts)]
+        return np.concatenate(self._run(self.encoder, frames[None].astype(np.float32), cuts, "frames", 1), 2)

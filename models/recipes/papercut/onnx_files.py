@@ -1,0 +1,54 @@
+"""From a traced graph to the files of a package: float16 weights, and one weight file for graphs that share weights."""
+from __future__ import annotations
+
+import hashlib
+import pathlib
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+SMALL = 256  # elements; smaller constants stay float32 inside the graph
+
+
+def halve(model: onnx.ModelProto) -> None:
+    """Stores float32 initialisers as float16, each followed by a Cast that the runtime folds when it loads the graph."""
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        array = numpy_helper.to_array(tensor)
+        if array.size < SMALL:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float16), name + ".f16"))
+        casts.append(helper.make_node("Cast", [name + ".f16"], [name], name=name + ".cast", to=TensorProto.FLOAT))
+    for cast in reversed(casts):
+        model.graph.node.insert(0, cast)
+
+
+class WeightFile:
+    """An external weight file; equal tensors are stored once, whichever graph they belong to."""
+
+    def __init__(self, path: pathlib.Path):
+        self.path, self.data, self.places = path, bytearray(), {}
+
+    def take(self, model: onnx.ModelProto) -> None:
+        for tensor in model.graph.initializer:
+            raw = tensor.raw_data
+            if len(raw) < 2 * SMALL:
+                continue
+            key = hashlib.sha256(raw).digest()
+            if key not in self.places:
+                self.data.extend(b"\0" * (-len(self.data) % 64))
+                self.places[key] = len(self.data)
+                self.data.extend(raw)
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            del tensor.external_data[:]
+            for k, v in (("location", self.path.name), ("offset", str(self.places[key])), ("length", str(len(raw)))):
+                entry = tensor.external_data.add()
+                entry.key, entry.value = k, v
+
+    def write(self) -> None:
+        self.path.write_bytes(self.data)
