@@ -22,12 +22,12 @@ def orthogonalise(g: torch.Tensor, steps: int = 4) -> torch.Tensor:
 
 
 class MuonAdam(torch.optim.Optimizer):
-    def __init__(self, named_parameters, lr: float, is_matrix, momentum: float = .95, betas=(.9, .98), weight_decay: float = .01):
+    def __init__(self, named_parameters, lr: float, is_matrix, momentum: float = .95, betas=(.9, .98), weight_decay: float = .01, adam_scale: float = 1.):
         groups = {True: [], False: []}
         for name, p in named_parameters:
             groups[bool(p.ndim >= 2 and is_matrix(name, p))].append(p)
         super().__init__([{"params": groups[True], "muon": True}, {"params": groups[False], "muon": False}],
-                         {"lr": lr, "momentum": momentum, "betas": betas, "weight_decay": weight_decay})
+                         {"lr": lr, "momentum": momentum, "betas": betas, "weight_decay": weight_decay, "adam_scale": adam_scale})
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -63,7 +63,7 @@ class MuonAdam(torch.optim.Optimizer):
             p.mul_(1 - lr * group["weight_decay"]).sub_(u, alpha=lr)
 
     def _adam(self, group) -> None:
-        lr, (b1, b2) = group["lr"], group["betas"]
+        lr, (b1, b2) = group["lr"] * group["adam_scale"], group["betas"]
         for p in group["params"]:
             if p.grad is None:
                 continue
