@@ -63,7 +63,7 @@ class MuonAdam(torch.optim.Optimizer):
             p.mul_(1 - lr * group["weight_decay"]).sub_(u, alpha=lr)
 
     def _adam(self, group) -> None:
-        lr, (b1, b2) = group["lr"] * group["adam_scale"], group["betas"]
+        lr, (b1, b2) = group["lr"] * group.get("adam_scale", 1.), group["betas"]
         for p in group["params"]:
             if p.grad is None:
                 continue

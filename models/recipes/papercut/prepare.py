@@ -1,6 +1,6 @@
 """Renders the transformer's clips and encodes them once with the frozen autoencoder: python -m papercut.prepare
 
-Every clip is encoded as it is and mirrored (its scene's left and right exchanged).  Also measures the latents' mean and
+With --mirror every clip is encoded a second time mirrored (its scene's left and right exchanged).  Also measures the latents' mean and
 standard deviation and stores them in the autoencoder's checkpoint.
 """
 from __future__ import annotations
@@ -39,11 +39,11 @@ def encode(rank: int, workers: int, args) -> None:
             scenes = pickle.load(f)
         out, kept, start = [], [], time.time()
         step = max(1, 8 // clips.shape[1])
-        mine = range(skip + rank * step, len(clips), workers * step)
+        mine = range(skip + rank * step, min(len(clips), skip + args.limit), workers * step)
         with torch.no_grad():
             for i in mine:
                 block = clips[i:i + step]
-                for flip in (False, True):
+                for flip in (False, True)[:1 + args.mirror]:
                     steps = to_steps(block[:, :, :, ::-1] if flip else block)
                     z, _ = vae.encoder(encoder_input(steps), steps.shape[1])
                     out.append(z.view(len(block), -1, *z.shape[1:]).transpose(1, 2).half().numpy())
@@ -56,6 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_work(parser)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--mirror", action="store_true", help="twice the clips")
+    parser.add_argument("--limit", type=int, default=10_000, help="clips of a pool at most")
     parser.add_argument("--render-only", action="store_true")
     args = parser.parse_args()
     for name, (clips, width, height, frames, seed, latest) in POOLS.items():

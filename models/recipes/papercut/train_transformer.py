@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--begin", type=float, default=0., help="where in the curriculum to begin, 0..1 (for a resumed run)")
     parser.add_argument("--lr", type=float, default=2.5e-3)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=800, help="image tokens a process and step")
+    parser.add_argument("--tokens", type=int, default=1200, help="image tokens a process and step")
     parser.add_argument("--text-steps", type=int, default=120, help="steps on captions alone, at first")
     parser.add_argument("--shift", type=float, default=3.)
     parser.add_argument("--bake", type=float, default=1., help="from here in the curriculum on guidance is baked in (1: never)")
@@ -129,15 +129,12 @@ def train(rank: int, workers: int, args) -> None:
             g["lr"] = args.lr * warm * min(1., max(.03, (1 - progress) / .35))
         opt.zero_grad(set_to_none=True)
         loss.backward()
-        for p in both.parameters():
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
         parallel.average_gradients(both.parameters(), workers)
         torch.nn.utils.clip_grad_norm_(both.parameters(), 1.)
         opt.step()
         it += 1
         with torch.no_grad():
-            rate = max(.004, 1 / (it - first + 1)) if first == 0 else .004
+            rate = max(.008, 1 / (it - first + 1)) if first == 0 else .008
             for k, v in both.state_dict().items():
                 average[k].lerp_(v, rate)
 
