@@ -12,7 +12,7 @@ import torch.distributed as dist
 from .parallel import sum_tensors
 
 
-def orthogonalise(g: torch.Tensor, steps: int = 4) -> torch.Tensor:
+def orthogonalise(g: torch.Tensor, steps: int = 3) -> torch.Tensor:
     """g [rows, columns] with rows <= columns -> the nearest semi-orthogonal matrix, roughly."""
     x = g / (g.norm() + 1e-7)
     for _ in range(steps):

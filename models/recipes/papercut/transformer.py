@@ -44,17 +44,21 @@ class Block(nn.Module):
         self.f1, self.f2 = nn.Linear(d, ratio * d), nn.Linear(ratio * d, d)
         self.q_norm, self.k_norm = nn.Parameter(torch.ones(d // heads)), nn.Parameter(torch.ones(d // heads))
         self.table = nn.Parameter(torch.zeros(6, d))
+        self.local = nn.Conv2d(d, d, 3, padding=1, groups=d, bias=False)  # what the neighbouring patches hold
+        nn.init.zeros_(self.local.weight)
         nn.init.zeros_(self.o.weight)
         nn.init.zeros_(self.o.bias)
         nn.init.zeros_(self.f2.weight)
         nn.init.zeros_(self.f2.bias)
 
-    def forward(self, x, mods, embeds, bias, past_k, past_v, cos, sin):
-        """x [B, T, N, d]; mods [B, T, 6, d]; past [B, P, N, d]; bias adds to the scores; cos, sin [(P+T)*N, m].
+    def forward(self, x, rows, columns, mods, embeds, bias, past_k, past_v, cos, sin):
+        """x [B, T, N, d] with N = rows * columns; mods [B, T, 6, d]; past [B, P, N, d]; bias adds to the scores; cos, sin [(P+T)*N, m].
         Returns x and this call's keys (normalised, not rotated) and values, [B, T, N, d]."""
         b, t, n, d = x.shape
         h, e = self.heads, d // self.heads
         m = (mods + self.table)[:, :, :, None].unbind(2)
+        grid = rms(x).reshape(b * t, rows, columns, d).permute(0, 3, 1, 2)
+        x = x + self.local(grid).permute(0, 2, 3, 1).reshape(b, t, n, d)
         q, k, v = self.qkv(rms(x) * (1 + m[0]) + m[1]).chunk(3, -1)
         q = rms(q.reshape(b, t * n, h, e), self.q_norm)
         k = rms(k.reshape(b, t, n, h, e), self.k_norm).reshape(b, t, n, d)
@@ -72,6 +76,32 @@ class Block(nn.Module):
         return x + (1 + m[5]) * self.f2(y), k, v
 
 
+def unpatch(x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """[B, T, N, 4*c] -> [B, c, T, 2*rows, 2*columns]"""
+    b, t, _, c = x.shape
+    return x.reshape(b, t, rows, columns, c // 4, 2, 2).permute(0, 4, 1, 2, 5, 3, 6).reshape(b, c // 4, t, 2 * rows, 2 * columns)
+
+
+class Refine(nn.Module):
+    """Two convolutions at the latents' own resolution, so that patches meet without seams."""
+
+    def __init__(self, d: int, channels: int, features: int = 48, hidden: int = 128):
+        super().__init__()
+        self.features = nn.Linear(d, 4 * features)
+        self.a, self.b = nn.Conv2d(features + channels, hidden, 3, padding=1), nn.Conv2d(hidden, channels, 3, padding=1)
+        self.level = nn.Linear(d, hidden)
+        nn.init.zeros_(self.b.weight)
+        nn.init.zeros_(self.b.bias)
+
+    def forward(self, x, latents, condition):
+        """x [B, T, N, d], latents [B, 16, T, h, w], condition [B, T, d] -> [B, 16, T, h, w]"""
+        b, c, t, h, w = latents.shape
+        y = torch.cat([unpatch(self.features(x), h // 2, w // 2), latents], 1)
+        y = self.a(y.transpose(1, 2).reshape(b * t, -1, h, w)) + self.level(condition).reshape(b * t, -1, 1, 1)
+        y = self.b(F.gelu(y, approximate="tanh"))
+        return y.reshape(b, t, c, h, w).transpose(1, 2)
+
+
 class Transformer(nn.Module):
     def __init__(self, d: int = 256, layers: int = 6, heads: int = 4, text: int = 256, ratio: int = 4, channels: int = 16):
         super().__init__()
@@ -82,6 +112,7 @@ class Transformer(nn.Module):
         self.pooled = nn.Linear(text, d)
         self.mods = nn.Linear(d, 6 * d)
         self.last = nn.Linear(d, 2 * d)
+        self.refine = Refine(d, channels)
         self.blocks = nn.ModuleList([Block(d, heads, text, ratio) for _ in range(layers)])
         for m in (self.mods, self.last, self.out):
             nn.init.normal_(m.weight, std=.005)
@@ -125,12 +156,13 @@ class Transformer(nn.Module):
         cos, sin = self.angles(past + t, rows, columns)
         keys, values = [], []
         for i, block in enumerate(self.blocks):
-            x, k, v = block(x, mods, prompt_embeds, bias, past_key[i], past_value[i], cos, sin)
+            x, k, v = block(x, rows, columns, mods, prompt_embeds, bias, past_key[i], past_value[i], cos, sin)
             keys.append(k)
             values.append(v)
         scale, shift = self.last(condition)[:, :, None].chunk(2, -1)
-        f = self.out(rms(x) * (1 + scale) + shift)
-        f = f.reshape(b, t, rows, columns, c, 2, 2).permute(0, 4, 1, 2, 5, 3, 6).reshape(b, c, t, h, w)
+        x = rms(x) * (1 + scale) + shift
+        f = unpatch(self.out(x), rows, columns)
+        f = f + self.refine(x, latents * torch.rsqrt(spread), condition)
         s = sigma[:, None, :, None, None]
         velocity = (2 * s - 1) / spread * latents - f * torch.rsqrt(spread)
         return velocity, torch.stack(keys), torch.stack(values)
