@@ -29,10 +29,10 @@ def shrink(frames: np.ndarray) -> torch.Tensor:
 class Detector(nn.Module):
     def __init__(self):
         super().__init__()
-        widths = (3, 24, 48, 96, 96)
+        widths = (3, 16, 32, 64, 64)
         self.body = nn.Sequential(*(layer for a, b in zip(widths, widths[1:])
                                     for layer in (nn.Conv2d(a, b, 3, 2 if a > 3 else 1, 1), nn.BatchNorm2d(b), nn.ReLU())))
-        self.heads = nn.ModuleDict({k: nn.Linear(96 * 5 * 8, len(v)) for k, v in CLASSES.items()})
+        self.heads = nn.ModuleDict({k: nn.Linear(64 * 5 * 8, len(v)) for k, v in CLASSES.items()})
 
     def forward(self, x) -> dict[str, torch.Tensor]:
         x = F.dropout(self.body(x).flatten(1), .3, self.training)
@@ -51,7 +51,7 @@ def renders(n: int, seed: int, processes: int = 2) -> tuple[torch.Tensor, list[S
     return images, scenes
 
 
-def train(path: pathlib.Path, images: int = 6000, epochs: int = 8) -> Detector:
+def train(path: pathlib.Path, images: int = 4000, epochs: int = 8) -> Detector:
     """A detector, trained now or read from `path`."""
     torch.manual_seed(0)
     net = Detector()
