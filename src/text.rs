@@ -1,7 +1,7 @@
 //! Prompt → tokens → prompt embeddings, and the form in which these cross a wire.
 //!
 //! A prompt is cleaned and tokenized as the package's manifest says, then its text encoder makes `prompt_embeds`
-//! f32[1,L,D] and whatever else the denoisers want to know of a prompt. [`PromptEmbeds`] holds these tensors with the
+//! `f32[1,L,D]` and whatever else the denoisers want to know of a prompt. [`PromptEmbeds`] holds these tensors with the
 //! prompt they were made of and goes to bytes and back as a safetensors file.
 
 use std::collections::HashMap;
@@ -419,7 +419,7 @@ impl PromptEmbeds {
         self.negative_prompt.as_deref()
     }
 
-    /// Returns the prompt's tensors: `prompt_embeds` f32[1,L,D] and whatever else the text encoder gives.
+    /// Returns the prompt's tensors: `prompt_embeds` `f32[1,L,D]` and whatever else the text encoder gives.
     pub fn positive(&self) -> &Tensors {
         &self.positive
     }

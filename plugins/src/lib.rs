@@ -40,7 +40,7 @@ mod define {
         "MIT/X11",
         env!("CARGO_PKG_NAME"),
         env!("CARGO_PKG_NAME"),
-        "https://github.com/latentflow/latentflow",
+        "Unknown package origin",
         env!("BUILD_REL_DATE")
     );
 }

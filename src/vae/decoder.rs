@@ -48,7 +48,7 @@ impl Decoder {
         Ok(Self { geometry, codec, layout, states, input: None })
     }
 
-    /// Returns the shape [C,T,h,w] of a chunk of latents.
+    /// Returns the shape `[C,T,h,w]` of a chunk of latents.
     pub fn latent_shape(&self, num_latent_frames: usize) -> [usize; 4] {
         self.geometry.latent_shape(num_latent_frames)
     }
@@ -68,7 +68,7 @@ impl Decoder {
         self.states.fill_with(|| None);
     }
 
-    /// Returns the frames of a chunk of latents [C,T,h,w], T being any number; with an error the scene is forgotten.
+    /// Returns the frames of a chunk of latents `[C,T,h,w]`, T being any number; with an error the scene is forgotten.
     ///
     /// # Errors
     /// [`Error::Shape`] if the length is no whole number of latent frames, or the graph gives something else than it
@@ -118,7 +118,7 @@ impl Decoder {
     }
 }
 
-/// The frames of a chunk, as the network gave them: [1,F,H,W,3] floats in 0..1, of which the video's size is shown.
+/// The frames of a chunk, as the network gave them: `[1,F,H,W,3]` floats in 0..1, of which the video's size is shown.
 #[derive(Debug)]
 pub struct Frames {
     data: Data,

@@ -39,7 +39,7 @@ pub struct Encoder {
 /// A chunk of latents and what it stands for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Encoded {
-    /// [C,T,h,w].
+    /// `[C,T,h,w]`.
     pub latents: Vec<f32>,
     /// How many frames went in; the last latent frame may stand for more, made by repeating the last one.
     pub num_frames: usize,
@@ -60,7 +60,7 @@ impl Encoder {
         Ok(Self { geometry, codec, layout, states, input: None, frames: Vec::new() })
     }
 
-    /// Returns the shape [C,T,h,w] of a chunk of latents.
+    /// Returns the shape `[C,T,h,w]` of a chunk of latents.
     pub fn latent_shape(&self, num_latent_frames: usize) -> [usize; 4] {
         self.geometry.latent_shape(num_latent_frames)
     }

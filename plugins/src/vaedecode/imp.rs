@@ -94,7 +94,8 @@ impl ElementImpl for VaeDecode {
             gst::subclass::ElementMetadata::new(
                 "Latent video decoder",
                 "Decoder/Video",
-                "Decodes latents to video with the video autoencoder of a model package",
+                "Decodes latents to video with the video autoencoder of a model package: textsrc prompt=\"a garden\" ! \
+                 latentdiffuse ! vaedecode ! videoconvert ! autovideosink",
                 "The Latentflow authors",
             )
         });

@@ -107,7 +107,9 @@ impl ElementImpl for VaeEncode {
             gst::subclass::ElementMetadata::new(
                 "Latent video encoder",
                 "Encoder/Video",
-                "Encodes video to latents with the video autoencoder of a model package",
+                "Encodes video to latents with the video autoencoder of a model package: videotestsrc ! \
+                 video/x-raw,width=256,height=160,framerate=24/1 ! videoconvert ! vaeencode ! vaedecode ! videoconvert ! \
+                 autovideosink",
                 "The Latentflow authors",
             )
         });
