@@ -69,6 +69,27 @@ pub struct RuntimeOptions {
     pub num_threads: u32,
 }
 
+impl RuntimeOptions {
+    /// Loads ONNX Runtime and refuses a provider that it was built without: what can be known before a graph is opened, in
+    /// a moment.
+    ///
+    /// # Errors
+    /// [`Error::Library`] without ONNX Runtime, [`Error::Provider`] if it lacks the provider named.
+    pub fn check(self) -> Result<()> {
+        environment()?;
+        let there = match self.execution_provider {
+            ExecutionProvider::Auto | ExecutionProvider::Cpu => true,
+            ExecutionProvider::Cuda => is_there::<ep::CUDA>(),
+            ExecutionProvider::TensorRt => is_there::<ep::TensorRT>(),
+        };
+        if there {
+            return Ok(());
+        }
+        let reason = "this build of ONNX Runtime is without it; set ORT_DYLIB_PATH to one that has it, or use auto or cpu";
+        Err(Error::Provider { provider: self.execution_provider.to_string(), reason: reason.into() })
+    }
+}
+
 static LIBRARY_FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 static ENVIRONMENT: Mutex<Option<ort::environment::Environment>> = Mutex::new(None);
 
@@ -359,12 +380,17 @@ impl fmt::Debug for Graph {
 
 fn candidates(asked: ExecutionProvider) -> Vec<ExecutionProvider> {
     match asked {
-        ExecutionProvider::Auto if <ep::CUDA as ep::ExecutionProvider>::is_available().unwrap_or(false) => {
+        ExecutionProvider::Auto if is_there::<ep::CUDA>() => {
             vec![ExecutionProvider::Cuda, ExecutionProvider::Cpu]
         }
         ExecutionProvider::Auto => vec![ExecutionProvider::Cpu],
         named => vec![named],
     }
+}
+
+/// Whether ONNX Runtime was built with a provider; it may still not work.
+fn is_there<P: ep::ExecutionProvider>() -> bool {
+    P::is_available().unwrap_or(false)
 }
 
 /// Builder methods fail with errors that are not `Send`, hence a function of its own with `ort`'s result.

@@ -19,7 +19,7 @@ use tokenizers::{
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::onnx::ElementType;
-use crate::package::{Clean, TokenizerConfig};
+use crate::package::{Clean, Package, TokenizerConfig};
 use crate::runtime::{Cancel, ExecutionProvider, Feeds, Graph, Tensor, Tensors};
 
 /// Before a tensor's name: it is the negative prompt's.
@@ -147,6 +147,15 @@ pub struct PromptTokenizer {
 }
 
 impl PromptTokenizer {
+    /// Returns the tokenizer of `package`.
+    ///
+    /// # Errors
+    /// As [`PromptTokenizer::new`]; [`Error::NotFound`] if its file is gone.
+    pub fn open(package: &Package) -> Result<Self> {
+        let config = &package.manifest().tokenizer;
+        Self::new(&package.bytes(&config.file)?, &package.path(&config.file), config)
+    }
+
     /// Returns the tokenizer in `json`, the bytes of the file at `path`, used as `config` says.
     ///
     /// # Errors
@@ -294,7 +303,7 @@ impl fmt::Display for Notice {
 #[derive(Debug)]
 pub struct TextEncoder {
     model: Arc<Model>,
-    tokenizer: PromptTokenizer,
+    tokenizer: Arc<PromptTokenizer>,
     graph: Arc<Graph>,
     /// The last negative prompt: it stays the same while prompts change.
     negative: Mutex<Option<(String, Arc<Tensors>)>>,
@@ -304,13 +313,19 @@ impl TextEncoder {
     /// Returns the text encoder of `model`, its graph opened.
     ///
     /// # Errors
-    /// As [`PromptTokenizer::new`] and [`Model::graph`]; [`Error::Package`] for a graph with outputs that are neither
-    /// 32-bit floats nor 64-bit integers.
+    /// As [`PromptTokenizer::open`] and [`TextEncoder::with_tokenizer`].
     pub fn new(model: Arc<Model>) -> Result<Self> {
+        let tokenizer = Arc::new(PromptTokenizer::open(model.package())?);
+        Self::with_tokenizer(model, tokenizer)
+    }
+
+    /// Returns the text encoder of `model` with its `tokenizer`, which is opened in a moment, where a graph may take long.
+    ///
+    /// # Errors
+    /// As [`Model::graph`]; [`Error::Package`] for a graph with outputs that are neither 32-bit floats nor 64-bit
+    /// integers.
+    pub fn with_tokenizer(model: Arc<Model>, tokenizer: Arc<PromptTokenizer>) -> Result<Self> {
         let (package, manifest) = (model.package(), model.manifest());
-        let file = &manifest.tokenizer.file;
-        let tokenizer =
-            PromptTokenizer::new(&package.bytes(file)?, &package.path(file), &manifest.tokenizer)?;
         let graph = model.graph(&manifest.text_encoder.file)?;
         for output in &graph.signature().outputs {
             let wrong = |reason: &str| {

@@ -71,10 +71,11 @@ impl ModelSettings {
     /// Returns the model of the first element in a pipeline: the one in the folder `model`, or papercut.
     ///
     /// # Errors
-    /// As [`Package::open`].
+    /// As [`Package::open`] and [`RuntimeOptions::check`].
     pub fn open(&self) -> Result<Arc<Model>> {
         let key = self.model.as_deref().map(|m| std::fs::canonicalize(m).unwrap_or_else(|_| m.into()));
         let package = PACKAGES.lock().unwrap_or_else(PoisonError::into_inner).open(key.as_deref())?;
+        self.options().check()?;
         Ok(share(package, self.options()))
     }
 

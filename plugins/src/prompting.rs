@@ -4,6 +4,7 @@
 use std::sync::{Arc, OnceLock};
 
 use gst::prelude::*;
+use latentflow::text::PromptTokenizer;
 use latentflow::{Cancel, ExecutionProvider, Model, Result, TextEncoder};
 
 use crate::glue;
@@ -11,6 +12,7 @@ use crate::glue;
 /// The text encoder of a model.
 pub struct Prompter {
     model: Arc<Model>,
+    tokenizer: Arc<PromptTokenizer>,
     encoder: OnceLock<TextEncoder>,
 }
 
@@ -24,9 +26,13 @@ pub struct Span {
 }
 
 impl Prompter {
-    /// Returns the text encoder of `model`, not yet opened.
-    pub fn new(model: Arc<Model>) -> Self {
-        Self { model, encoder: OnceLock::new() }
+    /// Returns the text encoder of `model`, not yet opened; the tokenizer, which is quick, is.
+    ///
+    /// # Errors
+    /// As [`PromptTokenizer::open`].
+    pub fn new(model: Arc<Model>) -> Result<Self> {
+        let tokenizer = Arc::new(PromptTokenizer::open(model.package())?);
+        Ok(Self { model, tokenizer, encoder: OnceLock::new() })
     }
 
     /// Returns the model.
@@ -73,7 +79,7 @@ impl Prompter {
         let id = self.model.id();
         let progress = |kind, text: String| glue::post_progress(element, kind, "open", &text);
         progress(gst::ProgressType::Start, format!("opening the text encoder of {id}"));
-        match TextEncoder::new(self.model.clone()) {
+        match TextEncoder::with_tokenizer(self.model.clone(), self.tokenizer.clone()) {
             Ok(encoder) => {
                 let text = format!("the text encoder of {id} runs on {}", encoder.provider());
                 progress(gst::ProgressType::Complete, text);

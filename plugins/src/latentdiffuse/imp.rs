@@ -51,6 +51,8 @@ struct State {
     /// What the last push downstream gave.
     flow: Result<gst::FlowSuccess, gst::FlowError>,
     model: Option<Arc<Model>>,
+    /// The caps were refused, and it was said.
+    refused: bool,
     arrived: VecDeque<Arrived>,
     eos: Option<gst::Event>,
     segment: Option<gst::Event>,
@@ -69,6 +71,7 @@ impl Default for State {
             flushing: true,
             flow: Ok(gst::FlowSuccess::Ok),
             model: None,
+            refused: false,
             arrived: VecDeque::new(),
             eos: None,
             segment: None,
@@ -395,11 +398,15 @@ impl LatentDiffuse {
                     state.model = Some(model);
                     state.info = None;
                 }
+                state.refused = false;
                 self.changed.notify_all();
                 true
             }
             Err(error) => {
-                self.obj().post_error_message(glue::error_message(&error));
+                // Refused caps come again with each buffer.
+                if !std::mem::replace(&mut self.lock().refused, true) {
+                    self.obj().post_error_message(glue::error_message(&error));
+                }
                 false
             }
         }

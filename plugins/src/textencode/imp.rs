@@ -83,7 +83,8 @@ impl Text {
     fn end_line(&mut self, markup: bool) -> Result<(), String> {
         self.lines += 1;
         let line = std::mem::take(&mut self.line);
-        let line = str::from_utf8(&line).map_err(|e| format!("line {} of the text {e}", self.lines))?;
+        let line = str::from_utf8(&line)
+            .map_err(|e| format!("line {} of the text is not UTF-8: {e}", self.lines))?;
         let prompt = prompt_in_line(line).map(|line| plain(line, markup)).unwrap_or_default();
         if !prompt.is_empty() {
             let start = (!self.begun).then_some(gst::ClockTime::ZERO);
@@ -187,8 +188,9 @@ impl BaseTransformImpl for TextEncode {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         self.cancel.reset();
         let settings = self.model_settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let model = settings.open().map_err(|error| glue::error_message(&error))?;
-        *self.lock() = State { prompter: Some(Arc::new(Prompter::new(model))), ..State::default() };
+        let prompter =
+            settings.open().and_then(Prompter::new).map_err(|error| glue::error_message(&error))?;
+        *self.lock() = State { prompter: Some(Arc::new(prompter)), ..State::default() };
         Ok(())
     }
 

@@ -379,7 +379,7 @@ impl TextSrc {
         settings.check()?;
         let model = self.model_settings.lock().unwrap_or_else(PoisonError::into_inner).clone().open()?;
         let script = Arc::new(settings.script(model.manifest())?);
-        let prompter = Arc::new(Prompter::new(model));
+        let prompter = Arc::new(Prompter::new(model)?);
         Ok(State { prompter, script, next: 0, sent: None, line: None })
     }
 
