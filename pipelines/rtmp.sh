@@ -22,6 +22,7 @@ check_options
 setup
 compose "$prompt"
 
+# shellcheck disable=SC2054 # commas are gst-launch's
 launch=(
   "${generate[@]}" ! video/x-raw,format=I420
   # A key frame every two seconds: that long a viewer who joins waits for a picture.

@@ -24,8 +24,11 @@ done
 
 say() { printf '%s\n' "$*" >&2; }
 
+# What is only there for a while, to be removed however this ends.
+as_root=() passing=()
+trap '((${#passing[@]} == 0)) || "${as_root[@]}" rm -rf "${passing[@]}"' EXIT
+
 install_packages() {
-  local as_root=()
   if [[ $(id -u) != 0 ]]; then
     command -v sudo >/dev/null || { say "setup.sh: neither root nor sudo; install as root: $*"; exit 1; }
     as_root=(sudo)
@@ -34,13 +37,13 @@ install_packages() {
   # A package that is a server must not start one: Debian asks this file, and takes 101 for a no.
   local policy=/usr/sbin/policy-rc.d
   if [[ ! -e $policy ]]; then
+    passing+=("$policy")
     printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee $policy >/dev/null
-    # shellcheck disable=SC2064 # what they are now
-    trap "${as_root[*]} rm -f $policy" EXIT
     "${as_root[@]}" chmod +x $policy
   fi
   "${as_root[@]}" apt-get update -qq
-  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends \
+    "$@" >&2
 }
 
 need_packages() {
@@ -55,15 +58,12 @@ need_packages() {
   [[ -z $missing ]] || install_packages $missing
 }
 
-# Prints a Python that has pip; makes one where there is none.
-python_with_pip() {
-  local python
-  for python in python3 python; do
-    "$python" -m pip --version >/dev/null 2>&1 && { command -v "$python"; return; }
+# Sets `python` to one that has pip; brings one where there is none.
+need_pip() {
+  for python in python3 python /usr/bin/python3; do
+    "$python" -m pip --version >/dev/null 2>&1 && return
   done
   need_packages python3 python3-pip
-  hash -r
-  echo /usr/bin/python3
 }
 
 need_onnxruntime() {
@@ -76,8 +76,9 @@ need_onnxruntime() {
   esac
   say "Bringing ONNX Runtime"
   local python wheel
-  python=$(python_with_pip)
+  need_pip
   wheel=$(mktemp -d)
+  passing+=("$wheel")
   "$python" -m pip download --quiet --disable-pip-version-check --require-hashes -r pipelines/onnxruntime.txt --no-deps \
     --only-binary=:all: --implementation cp --python-version 3.11 --abi cp311 \
     --platform "manylinux_2_27_$(uname -m)" --platform "manylinux_2_28_$(uname -m)" --dest "$wheel" >&2
@@ -87,7 +88,6 @@ need_onnxruntime() {
   local libraries=("$wheel"/onnxruntime/capi/libonnxruntime.so.*)
   cp "${libraries[0]}" "$wheel/onnxruntime/LICENSE" "$wheel/onnxruntime/ThirdPartyNotices.txt" $folder
   ln -s "$(basename "${libraries[0]}")" $folder/libonnxruntime.so
-  rm -rf "$wheel"
   echo "$stamp" >$folder/stamp
 }
 

@@ -30,6 +30,7 @@ pid='' stopped=''
 trap 'rm -f "$half" "$half.moov"' EXIT
 trap 'stopped=1; [[ -z $pid ]] || kill "$pid" 2>/dev/null' INT TERM HUP
 
+# shellcheck disable=SC2054 # commas are gst-launch's
 encode=("${generate[@]}" ! video/x-raw,format=I420 ! x264enc ! h264parse ! mp4mux faststart=true)
 print_launch "${encode[@]}" ! filesink "location=$out"
 exec {shown}> >(show)
@@ -41,7 +42,7 @@ status=0
 wait "$pid" || status=$?
 wait "$show_pid" || true
 [[ -z $stopped ]] || { echo "${script##*/}: stopped; there is no $out" >&2 && exit 130; }
-((status == 0)) && [[ -s $half ]] || { echo "${script##*/}: failed; there is no $out" >&2 && exit 1; }
+[[ $status == 0 && -s $half ]] || { echo "${script##*/}: failed; there is no $out" >&2 && exit 1; }
 chmod "$(printf %o $((0666 & ~$(umask))))" "$half"
 mv "$half" "$out"
 echo "$out"
