@@ -134,7 +134,7 @@ def train(rank: int, workers: int, args) -> None:
         opt.step()
         it += 1
         with torch.no_grad():
-            rate = max(.008, 1 / (it - first + 1)) if first == 0 else .008
+            rate = max(.012, 1 / (it - first + 1)) if first == 0 else .012
             for k, v in both.state_dict().items():
                 average[k].lerp_(v, rate)
 
@@ -152,13 +152,13 @@ def train(rank: int, workers: int, args) -> None:
         if progress < .45:
             kind = "image" if kind < .75 else "chunk"
         else:
-            kind = "image" if kind < .2 else "chunk" if kind < .55 else "sequence"
+            kind = "image" if kind < .4 else "chunk" if kind < .75 else "sequence"
         if kind == "image":
             names, frames = IMAGES, 1
         elif kind == "chunk":
-            names, frames = {"wide": .85, "square": .15}, (3 if progress < .45 else 5)
+            names, frames = {"wide": .85, "square": .15}, random.Random(-it - 1).choice((3, 3, 5))
         else:
-            names, frames = {"sequences": 1.}, random.Random(it).choice((6, 9, 12, 15))
+            names, frames = {"sequences": 1.}, random.Random(-it - 1).choice((6, 9, 12, 15))
         x0, scenes = data.draw(rng, names, max(1, args.tokens // (40 * frames)), frames)
         n = len(x0)
         sigma, chunk = noise_levels(n, frames, args.shift)
