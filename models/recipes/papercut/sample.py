@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import sys
 import time
 
 import numpy as np
@@ -21,7 +22,7 @@ def contact_sheet(package: Package, prompts, path: pathlib.Path, width: int = 25
         start = time.time()
         latents = package.generate(prompt, latent_frames, width, height, seed + i, **options)
         frames = package.decode(latents)
-        print(f"{prompt}: {len(frames)} frames, {len(frames) / 24 / (time.time() - start):.2f} x real time", flush=True)
+        print(f"{prompt}: {len(frames)} frames, {len(frames) / 24 / (time.time() - start):.2f} x real time", file=sys.stderr, flush=True)
         picks = np.linspace(0, len(frames) - 1, columns).round().astype(int)
         rows.append(np.concatenate(list((frames[picks] * 255 + .5).astype(np.uint8)), 1))
     Image.fromarray(np.concatenate(rows)).save(path)
