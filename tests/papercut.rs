@@ -159,6 +159,8 @@ mod the_prompt {
         let video = Video::new(&source("a garden with a platypus", 200), "", "", SIZE);
         let told = [gst::MessageType::Warning, gst::MessageType::Error];
         let message = video.0.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(60), &told);
-        assert!(format!("{message:?}").contains("platypus"));
+        let message = message.expect("a message within a minute");
+        let gst::MessageView::Warning(warning) = message.view() else { panic!("{message:?}") };
+        assert!(warning.error().to_string().contains("platypus"), "{}", warning.error());
     }
 }
