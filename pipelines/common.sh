@@ -61,12 +61,18 @@ check_options() {
   [[ -z $model || -d $model ]] || die "--model is \`$model\`; that is no folder"
 }
 
+# Prints "$1" as a value that gst-launch reads back as it is.
+quoted() {
+  local value=${1//\\/\\\\}
+  printf '"%s"' "${value//\"/\\\"}"
+}
+
 # Sets `generate`: from the prompt "$1" to raw video, in gst-launch's words.
 compose() {
-  local prompt=${1//\\/\\\\} caps=video/x-raw
+  local caps=video/x-raw
   # A queue between two elements lets them work at the same time.
-  generate=(textsrc "prompt=\"${prompt//\"/\\\"}\"")
-  [[ -z $model ]] || generate+=("model=\"$model\"")
+  generate=(textsrc "prompt=$(quoted "$1")")
+  [[ -z $model ]] || generate+=("model=$(quoted "$model")")
   [[ -z $seconds ]] || generate+=("duration=$(awk -v s="$seconds" 'BEGIN { printf "%.0f", s * 1e9 }')")
   generate+=(! latentdiffuse)
   [[ -z $seed ]] || generate+=("seed=$seed")
@@ -86,12 +92,23 @@ print_launch() {
   printf '%s\n' "$line" >&2
 }
 
-# Shows what gst-launch prints: progress on one live line of a terminal, errors and warnings without their decoration.
+# Shows what gst-launch prints: progress on one live line of a terminal, errors and warnings without their decoration. The
+# first line that it reads is gst-launch's process: an error in the first moment can be lost on gst-launch (1.22), which
+# then waits for ever, and so it is ended here.
 show() {
   trap '' INT
-  local line text live='' clear='' known='' kind='^(ERROR|WARNING): from element [^ ]*:([^: ]+): (.*)$'
+  local process line text code live='' clear='' skip='' deadline='' kind='^(ERROR|WARNING): from element [^ ]*:([^: ]+): (.*)$'
   [[ -t 2 ]] && clear=$'\r\e[K'
-  while IFS= read -r line; do
+  read -r process
+  while :; do
+    code=0
+    IFS= read -r ${deadline:+-t 1} line || code=$?
+    if [[ $deadline && $SECONDS -ge $deadline ]]; then
+      kill "$process" 2>/dev/null || true
+      deadline=''
+    fi
+    ((code <= 128)) || continue
+    ((code == 0)) || break
     case $line in
       Progress:*)
         text=${line#*) }
@@ -103,10 +120,11 @@ show() {
         'Interrupt: Stopping'* | 'Waiting for EOS'* | '' | 'ERROR: pipeline doesn'* | ?:??:??.?' / '* | 'Got context'*)
         continue
         ;;
-      'Additional debug info:') known=1 && continue ;;
+      'Additional debug info:') skip=1 && continue ;;
+      ERROR:*) deadline=$((SECONDS + 5)) ;;
     esac
     # The line after "Additional debug info:" says where in the source an error was raised.
-    [[ $known ]] && known='' && continue
+    [[ $skip ]] && skip='' && continue
     [[ $live ]] && echo && live=''
     if [[ $line =~ $kind ]]; then printf '%s: %s: %s\n' "${BASH_REMATCH[@]:1}"; else printf '%s\n' "$line"; fi
   done >&2

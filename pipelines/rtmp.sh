@@ -29,8 +29,10 @@ launch=(
   ! x264enc tune=zerolatency speed-preset=veryfast bitrate=2000 key-int-max=48 ! h264parse ! queue ! mux.
   audiotestsrc wave=silence ! audio/x-raw,rate=44100,channels=2 ! voaacenc ! aacparse ! queue ! mux.
   # In step with the clock, sound and picture together.
-  flvmux name=mux streamable=true ! rtmp2sink "location=$url" sync=true
+  flvmux name=mux streamable=true ! rtmp2sink "location=$(quoted "$url")" sync=true
 )
 print_launch -e "${launch[@]}"
 # -e: Ctrl-C ends the stream as its last frame would.
-exec gst-launch-1.0 -e "${launch[@]}" > >(show) 2>&1
+exec {shown}> >(show)
+echo $$ >&"$shown"
+exec gst-launch-1.0 -e "${launch[@]}" >&"$shown" 2>&1

@@ -109,7 +109,7 @@ build_plugin() {
 }
 
 mkdir -p build
-exec 9>build/lock
+exec 9>>build/lock
 flock 9
 need_packages "${packages[@]}"
 need_onnxruntime

@@ -32,10 +32,13 @@ trap 'stopped=1; [[ -z $pid ]] || kill "$pid" 2>/dev/null' INT TERM HUP
 
 # shellcheck disable=SC2054 # commas are gst-launch's
 encode=("${generate[@]}" ! video/x-raw,format=I420 ! x264enc ! h264parse ! mp4mux faststart=true)
-print_launch "${encode[@]}" ! filesink "location=$out"
+print_launch "${encode[@]}" ! filesink "location=$(quoted "$out")"
 exec {shown}> >(show)
 show_pid=$!
-gst-launch-1.0 "${encode[@]}" "faststart-file=\"$half.moov\"" ! filesink "location=\"$half\"" >&"$shown" 2>&1 &
+(
+  echo "$BASHPID"
+  exec gst-launch-1.0 "${encode[@]}" "faststart-file=$(quoted "$half.moov")" ! filesink "location=$(quoted "$half")"
+) >&"$shown" 2>&1 &
 pid=$!
 exec {shown}>&-
 status=0
