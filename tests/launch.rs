@@ -46,18 +46,39 @@ fn assert_video(file: &Path, size: &str, rate: u32, frames: usize) {
 }
 
 #[test]
-fn the_first_line_of_the_readme_makes_an_mp4() {
-    let folder = tempdir().unwrap();
-    let file = folder.path().join("dog.mp4");
-    launch(&format!(
-        "textsrc model={} prompt=\"a dog runs in the snow\" duration=3000000000 ! latentdiffuse seed=7 ! vaedecode \
-         ! video/x-raw,width=256,height=160,framerate=24/1 ! videoconvert ! x264enc ! mp4mux ! filesink location={}",
-        package("tiny-stream").display(),
-        file.display()
-    ))
-    .succeed();
-    assert_video(&file, "256,160", 24, 72);
-    assert_eq!(probe(&file, "-show_entries format=duration")[0].parse::<f64>().unwrap(), 3.0);
+fn a_prompt_becomes_an_mp4_with_papercut_and_with_a_package_in_a_folder() {
+    let model = format!("model={}", package("tiny-stream").display());
+    for model in ["", &model] {
+        let folder = tempdir().unwrap();
+        let file = folder.path().join("dog.mp4");
+        launch(&format!(
+            "textsrc {model} prompt=\"a dog runs in the snow\" duration=3000000000 ! latentdiffuse seed=7 ! vaedecode \
+             ! video/x-raw,width=256,height=160,framerate=24/1 ! videoconvert ! x264enc ! mp4mux ! filesink location={}",
+            file.display()
+        ))
+        .succeed();
+        assert_video(&file, "256,160", 24, 72);
+        assert_eq!(probe(&file, "-show_entries format=duration")[0].parse::<f64>().unwrap(), 3.0);
+    }
+}
+
+#[test]
+fn papercut_gives_the_same_frames_again() {
+    let frames = |seed: u32, between: &str| {
+        let folder = tempdir().unwrap();
+        let file = folder.path().join("frames.rgb");
+        launch(&format!(
+            "textsrc prompt=雪地里的狗 duration=500000000 {between} ! latentdiffuse seed={seed} {between} ! vaedecode {between} \
+             ! video/x-raw,width=128,height=128,framerate=24/1 ! videoconvert ! video/x-raw,format=RGB ! filesink location={}",
+            file.display()
+        ))
+        .succeed();
+        std::fs::read(file).unwrap()
+    };
+    let first = frames(7, "");
+    assert_eq!(first.len(), 12 * 128 * 128 * 3);
+    assert!(first == frames(7, "! queue"), "in another process, with a thread an element");
+    assert!(first != frames(8, ""), "of another seed");
 }
 
 #[test]
