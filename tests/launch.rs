@@ -138,8 +138,9 @@ fn a_video_can_be_written_as_matroska() {
 fn a_video_can_be_cut_into_segments_for_hls() {
     let folder = tempdir().unwrap();
     let at = folder.path().display();
+    // In time: hlssink2 of 1.22 now and then loses an end that comes before it plays, whatever the source.
     launch(&format!(
-        "{} ! videoconvert ! x264enc key-int-max=6 ! h264parse ! hlssink2 target-duration=1 max-files=0 \
+        "{} ! clocksync ! videoconvert ! x264enc key-int-max=6 ! h264parse ! hlssink2 target-duration=1 max-files=0 \
          playlist-length=0 location={at}/%03d.ts playlist-location={at}/list.m3u8",
         generate(1, "")
     ))
