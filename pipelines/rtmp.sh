@@ -21,12 +21,13 @@ url=${words[0]} prompt=${words[1]}
 check_options
 setup
 compose "$prompt"
+rate=${fps:-24/1}
 
 # shellcheck disable=SC2054 # commas are gst-launch's
 launch=(
   "${generate[@]}" ! video/x-raw,format=I420
   # A key frame every two seconds: that long a viewer who joins waits for a picture.
-  ! x264enc tune=zerolatency speed-preset=veryfast bitrate=2000 key-int-max=48 ! h264parse ! queue ! mux.
+  ! x264enc tune=zerolatency speed-preset=veryfast bitrate=2000 key-int-max=$((2 * ${rate%/*} / ${rate#*/})) ! h264parse ! queue ! mux.
   audiotestsrc wave=silence ! audio/x-raw,rate=44100,channels=2 ! voaacenc ! aacparse ! queue ! mux.
   # In step with the clock, sound and picture together.
   flvmux name=mux streamable=true ! rtmp2sink "location=$(quoted "$url")" sync=true
