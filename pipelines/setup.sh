@@ -8,11 +8,11 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 
 # To build: GStreamer's headers and a C compiler. To run: x264enc is in -ugly, rtmp2sink and hlssink2 in -bad,
-# mp4mux and flvmux in -good, decoders for video prompts in -libav.
+# mp4mux and flvmux in -good, decoders for video prompts in -libav, windows for autovideosink in -x.
 packages=(
   gcc libc6-dev pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
   gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
-  gstreamer1.0-plugins-ugly gstreamer1.0-libav ffmpeg
+  gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x ffmpeg
 )
 for argument in "$@"; do
   case $argument in
