@@ -1,10 +1,13 @@
-# Sourced by the scripts beside it: makes the virtual environment from requirements.lock on first use.
+# Sourced by the scripts beside it: makes a virtual environment from a lock file on first use. `environment=export`, set
+# before, chooses requirements-export.lock (for the export of open models), else it is requirements.lock.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-venv=$here/.venv
-if [ ! -f "$venv/complete" ] || [ "$here/requirements.lock" -nt "$venv/complete" ]; then
+suffix=${environment:+-$environment}
+venv=$here/.venv$suffix
+lock=$here/requirements$suffix.lock
+if [ ! -f "$venv/complete" ] || [ "$lock" -nt "$venv/complete" ]; then
     echo "setting up $venv" >&2
     python3 -m venv "$venv"
-    "$venv/bin/python" -m pip install --quiet --require-hashes -r "$here/requirements.lock" >&2
+    "$venv/bin/python" -m pip install --quiet --require-hashes -r "$lock" >&2
     touch "$venv/complete"
 fi
 export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH}

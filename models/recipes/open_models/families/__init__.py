@@ -1,0 +1,16 @@
+"""The families that can be exported, found by the pipeline's class. A new family is a file here and a line below."""
+from __future__ import annotations
+
+from .base import Family
+from .wan import Wan
+
+FAMILIES: tuple[type[Family], ...] = (Wan,)
+
+
+def find(pipeline: str) -> type[Family]:
+    """The family of a pipeline's class."""
+    for family in FAMILIES:
+        if pipeline in family.pipelines:
+            return family
+    known = "\n".join(f"  {name}" for family in FAMILIES for name in family.pipelines)
+    raise SystemExit(f"`{pipeline}` is of no known family; these can be exported:\n{known}")

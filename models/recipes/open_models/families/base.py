@@ -1,0 +1,43 @@
+"""What a family of pipelines tells the exporter."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from .. import scheduler, tokenizer
+from ..graph import Part
+from ..options import Options
+from ..source import Source
+
+
+class Family:
+    """One family: which pipelines it is, which graphs a package of it has, and what its model.toml says.
+
+    `parts` are exported in turn, each freed before the next is loaded. `manifest` gives the tables of model.toml from
+    `text_encoders` on; it is asked for after the parts, and may use what they left in `self`.
+    """
+
+    pipelines: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, source: Source, options: Options):
+        self.source, self.options = source, options
+
+    def parts(self) -> Sequence[Part]:
+        raise NotImplementedError
+
+    def manifest(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def tokenizers(self) -> dict[str, str]:
+        """Files of the package and the tokenizers that go into them."""
+        return {"tokenizer.json": "tokenizer"}
+
+    def text_encoder(self, max_length: int, clean: Sequence[str] = (), file: str = "text_encoder.onnx", tokenizer_file: str = "tokenizer.json",
+                     component: str = "tokenizer", template: str | None = None, zero_negative: bool = False) -> dict[str, Any]:
+        """One entry of `[[text_encoders]]`; the command line's --max-length wins over `max_length`."""
+        table = tokenizer.table(self.source.tokenizer(component), tokenizer_file, self.options.max_length or max_length, clean, template)
+        return {"file": file, **({"zero_negative": True} if zero_negative else {}), "tokenizer": table}
+
+    def scheduler(self, **extra: Any) -> dict[str, Any]:
+        """The scheduler table, with fields that diffusers keeps in the pipeline and not in the scheduler."""
+        return scheduler.table(self.source.scheduler(self.options.scheduler), **extra)
