@@ -19,6 +19,10 @@ BATCH_LIMIT = 63  # UNets of diffusers guard their batch against 64 and more
 
 def trace(graph: Graph, opset: int, form: str) -> ir.Model:
     """The graph with its weights still in PyTorch's memory."""
+    if graph.assemble is not None:
+        model = graph.assemble(lambda piece: trace(piece, opset, form))
+        name_axes(model, {i.name: i.axes for i in graph.inputs} | dict(graph.outputs))
+        return model
     module = graph.module.eval()
     inputs = graph.example(graph.sizes[0])
     names = [i.name for i in graph.inputs]

@@ -1,10 +1,10 @@
 """What an exported graph is: a module, its boundary by name, and sizes to trace and to check it with."""
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import onnx_ir as ir
 import torch
 
 Axes = tuple[str | int, ...]
@@ -72,15 +72,17 @@ class Graph:
 
     `module` takes the inputs in their order and returns the outputs in theirs. `reference` computes the same with
     diffusers' own, unmodified code; without one the check compares with `module` itself. The graph is traced with the
-    first of `sizes`, in which no axis should have size 1, and checked with all.
+    first of `sizes`, in which no axis should have size 1, and checked with all. What can't be traced in one piece is
+    made by `assemble`, which gets the tracer; `module` is nothing then, and `reference` is needed.
     """
 
     file: str
-    module: torch.nn.Module
+    module: torch.nn.Module | None
     inputs: Sequence[Input]
     outputs: Mapping[str, Axes]
     sizes: Sequence[Sizes]
     reference: Callable[..., torch.Tensor | tuple[torch.Tensor, ...]] | None = None
+    assemble: Callable[[Callable[[Graph], ir.Model]], ir.Model] | None = None
 
     def example(self, sizes: Sizes, seed: int = 0) -> tuple[torch.Tensor, ...]:
         """Inputs of the given sizes, the same ones for the same seed."""
@@ -106,9 +108,3 @@ class Part:
     components: Sequence[str]
     graphs: Callable[..., Sequence[Graph]]
     codec: bool = False
-    islands: Sequence[str] = field(default_factory=tuple)
-
-
-def numel(shape: Sequence[int]) -> int:
-    """The number of elements of a tensor of this shape."""
-    return math.prod(shape)

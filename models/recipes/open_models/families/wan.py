@@ -11,7 +11,9 @@ from torch.nn import functional
 from .. import text
 from ..graph import LATENTS, Graph, Input, Part, first_given, timesteps
 from ..rope import rotate_pairs
-from . import wan_codec
+from ..options import Options
+from ..source import Source
+from . import wan_codec, wan_image
 from .base import Family
 
 DENOISER_SIZES = ({"B": 2, "T": 3, "H": 8, "W": 12, "L": 16}, {"B": 1, "T": 1, "H": 6, "W": 4, "L": 9}, {"B": 1, "T": 2, "H": 10, "W": 6, "L": 24})
@@ -103,35 +105,64 @@ def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class Wan(Family):
-    """WanPipeline: Wan 2.1 T2V, Wan 2.2 T2V-A14B with its two experts, Wan 2.2 TI2V-5B."""
+    """Wan 2.1 T2V and I2V, Wan 2.2 A14B with its two experts, Wan 2.2 TI2V-5B.
 
-    pipelines = ("WanPipeline",)
+    An image comes in by one of two ways. The 5B's `expand_timesteps`: it is the first latent frame, and needs no part of
+    the noise. The others': latents of a clip of the image and grey frames are put beside the noise, and CLIP's embeddings
+    of the image beside the prompt's where the transformer takes them (Wan 2.1).
+    """
+
+    pipelines = ("WanPipeline", "WanImageToVideoPipeline")
+
+    def __init__(self, source: Source, options: Options):
+        super().__init__(source, options)
+        self.vae, self.net = source.config("vae"), source.config("transformer")
+        self.expand = source.option("expand_timesteps", False)
+        self.concat = source.pipeline == "WanImageToVideoPipeline" and not self.expand
+        self.image_dim = self.net.get("image_dim") if self.concat else None
 
     def parts(self) -> Sequence[Part]:
         experts = [name for name in ("transformer", "transformer_2") if self.source.has(name)]
-        return [
+        parts = [
             Part("text_encoder", ["text_encoder"], lambda encoder: [text.t5_graph(encoder, masked=True)]),
             *(Part(part, [component], lambda net, part=part: [self.denoiser(net, f"{part}.onnx")]) for part, component in zip(("denoiser", "denoiser_2"), experts)),
             Part("codec", ["vae"], wan_codec.graphs, codec=True),
         ]
+        if self.expand:
+            parts.append(Part("conditioner", ["vae"], lambda vae: [wan_image.first_frame(vae)], codec=True))
+        elif self.concat:
+            image = ["image_encoder"] if self.image_dim else []
+            processor = self.source.tokenizer("image_processor") if self.image_dim else None
+            parts.append(Part("conditioner", ["vae", *image], lambda vae, encoder=None: [wan_image.beside(vae, encoder, processor)], codec=True))
+        return parts
 
     def denoiser(self, net: nn.Module, file: str) -> Graph:
-        expand = self.source.option("expand_timesteps", False)
-        extras = [Input("condition_mask", ("B", 1, "T", "H", "W"), first_given)] if expand else []
-        axes = LATENTS(net.config.in_channels)
-        inputs = [Input("latents", axes), Input("timestep", ("B",), timesteps, exact=True), Input("prompt_embeds", ("B", "L", net.config.text_dim)), *extras]
-        module = WanDenoiser(net, [e.name for e in extras])
+        channels = self.vae["z_dim"]
+        extras = []
+        if self.expand:
+            extras.append(Input("condition_mask", ("B", 1, "T", "H", "W"), first_given))
+        if self.concat:
+            extras.append(Input("condition", LATENTS(net.config.in_channels - channels)))
+        if self.image_dim:
+            extras.append(Input("image_embeds", ("B", "N", self.image_dim)))
+        names = [e.name for e in extras]
+        inputs = [Input("latents", LATENTS(channels)), Input("timestep", ("B",), timesteps, exact=True), Input("prompt_embeds", ("B", "L", net.config.text_dim)), *extras]
+        sizes = DENOISER_SIZES if not self.image_dim else [s | {"L": 512, "N": 257 if net.config.pos_embed_seq_len is None else net.config.pos_embed_seq_len} for s in DENOISER_SIZES]
 
-        def reference(latents, timestep, prompt, mask=None):
-            if mask is None:
-                return net(latents, timestep, prompt, return_dict=False)[0]
-            return net(latents, (mask[:, 0, :, ::2, ::2] * timestep[:, None, None, None]).flatten(1), prompt, return_dict=False)[0] * mask
+        def reference(latents, timestep, prompt, *given):
+            given = dict(zip(names, given))
+            if self.concat:
+                latents = torch.cat([latents, given["condition"]], dim=1)
+            mask = given.get("condition_mask")
+            if mask is not None:
+                timestep = (mask[:, 0, :, ::2, ::2] * timestep[:, None, None, None]).flatten(1)
+            prediction = net(latents, timestep, prompt, given.get("image_embeds"), return_dict=False)[0]
+            return prediction if mask is None else prediction * mask
 
-        return Graph(file, module, inputs, {"prediction": LATENTS(net.config.out_channels)}, DENOISER_SIZES, reference)
+        return Graph(file, WanDenoiser(net, names), inputs, {"prediction": LATENTS(channels)}, sizes, reference)
 
     def manifest(self) -> dict[str, Any]:
-        vae, expand = self.source.config("vae"), self.source.option("expand_timesteps", False)
-        net = self.source.config("transformer")
+        vae, net, expand = self.vae, self.net, self.expand
         spatial, temporal = vae.get("scale_factor_spatial", 8), vae.get("scale_factor_temporal", 4)
         boundary, large = self.source.option("boundary_ratio"), not expand
         denoisers = [{"file": "denoiser.onnx"}]
@@ -146,8 +177,9 @@ class Wan(Family):
                         "size_multiple": spatial * net["patch_size"][1]},
             "video": {"width": {"min": 64, "max": 1280, "default": size[0]}, "height": {"min": 64, "max": 1280, "default": size[1]},
                       "frame_rate": {"min": "1/1", "max": "60/1", "default": "16/1" if large else "24/1"},
-                      "num_frames": {"min": 1, "max": 121, "default": 81 if large else 121}},
+                      "num_frames": {"min": 1 + temporal if self.concat else 1, "max": 121, "default": 81 if large else 121}},
             "denoisers": denoisers,
+            **({"conditioner": {"file": "conditioner.onnx", "required": self.concat}} if expand or self.concat else {}),
             "decoder": {"file": "decoder.onnx", "init": "decoder_init.onnx", "step": "decoder_step.onnx"},
             "encoder": {"file": "encoder.onnx", "init": "encoder_init.onnx", "step": "encoder_step.onnx"},
             **({"parameters": {"condition_mask": 1.0}} if expand else {}),

@@ -6,6 +6,8 @@ of each convolution from piece to piece.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
@@ -209,7 +211,7 @@ class Step(Whole):
         return getattr(self.codec, self.direction)(x, memory), *memory.kept
 
 
-def graphs(vae: AutoencoderKLWan) -> list[Graph]:
+def graphs(vae: AutoencoderKLWan, directions: Sequence[str] = ("decode", "encode")) -> list[Graph]:
     """decoder, encoder, and the pairs that stream, which share their weights."""
     codec = WanCodec(vae)
     spatial, temporal = vae.config.scale_factor_spatial, vae.config.scale_factor_temporal
@@ -225,7 +227,8 @@ def graphs(vae: AutoencoderKLWan) -> list[Graph]:
         return codec.scaling.from_codec(vae.encode(from_frames(frames)).latent_dist.mode())
 
     out = []
-    for direction, name, source, result, reference in (("decode", "decoder", latents, frames, decode), ("encode", "encoder", frames, latents, encode)):
+    for direction in directions:
+        name, source, result, reference = ("decoder", latents, frames, decode) if direction == "decode" else ("encoder", frames, latents, encode)
         ends = {result.name: result.axes}
         out.append(Graph(f"{name}.onnx", Whole(codec, direction), [source], ends, start, reference))
         first, step = Start(codec, direction), Step(codec, direction)
