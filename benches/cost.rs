@@ -177,10 +177,11 @@ impl Bare {
     fn new(model: &Arc<Model>) -> Result<Self> {
         let m = model.manifest();
         let Some(stream) = m.stream else { return Err("the benchmark needs a causal model".into()) };
-        let Some(CodecConfig::Stream { init, step }) = &m.decoder else {
+        let Some((init, step)) = m.decoder.as_ref().and_then(CodecConfig::pair) else {
             return Err("the benchmark needs a decoder that streams".into());
         };
-        let denoiser = model.graph(&m.denoisers[0].file)?;
+        let cancel = Cancel::new();
+        let denoiser = model.graph(&m.denoisers[0].file, &cancel)?;
         let options = DiffuseOptions::new(model);
         if options.guidance_scale > 1.0 {
             eprintln!("guidance is {}: every step counts twice", options.guidance_scale);
@@ -221,8 +222,8 @@ impl Bare {
             denoiser,
             inputs,
             steps: steps + caches,
-            init: model.graph(init)?,
-            step: model.graph(step)?,
+            init: model.graph(init, &cancel)?,
+            step: model.graph(step, &cancel)?,
         })
     }
 

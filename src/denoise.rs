@@ -111,7 +111,7 @@ impl Diffuser {
             Ok(Expert {
                 min_timestep: d.min_timestep,
                 guidance_scale: d.guidance_scale,
-                graph: model.graph(&d.file)?,
+                graph: model.graph(&d.file, &Cancel::new())?,
             })
         };
         let experts = model.manifest().denoisers.iter().map(open).collect::<Result<_>>()?;

@@ -1,19 +1,19 @@
-//! A package with its graphs, each opened when it is first needed and shared by all who hold the model.
+//! A package with its graphs, each opened when it is needed, shared by all who hold it and closed when nobody does.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::error::Result;
 use crate::package::{Manifest, Package};
-use crate::runtime::{Graph, RuntimeOptions};
+use crate::runtime::{Cancel, Graph, RuntimeOptions};
 
 /// A package whose graphs are opened on demand.
 #[derive(Debug)]
 pub struct Model {
     package: Arc<Package>,
     options: RuntimeOptions,
-    graphs: Mutex<HashMap<PathBuf, Arc<Graph>>>,
+    graphs: Mutex<HashMap<PathBuf, Weak<Graph>>>,
 }
 
 impl Model {
@@ -42,18 +42,18 @@ impl Model {
         self.options
     }
 
-    /// Returns the graph in `file`, opening it the first time.
+    /// Returns the graph in `file`, opening it unless somebody holds it; it is closed with the last who does.
     ///
     /// # Errors
     /// As [`Graph::open`].
-    pub fn graph(&self, file: &Path) -> Result<Arc<Graph>> {
+    pub fn graph(&self, file: &Path, cancel: &Cancel) -> Result<Arc<Graph>> {
         // Held while opening: who comes second waits for the one session instead of opening another.
         let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(graph) = graphs.get(file) {
-            return Ok(graph.clone());
+        if let Some(graph) = graphs.get(file).and_then(Weak::upgrade) {
+            return Ok(graph);
         }
-        let graph = Arc::new(Graph::open(&self.package, file, self.options)?);
-        graphs.insert(file.to_owned(), graph.clone());
+        let graph = Arc::new(Graph::open(&self.package, file, self.options, cancel)?);
+        graphs.insert(file.to_owned(), Arc::downgrade(&graph));
         Ok(graph)
     }
 }

@@ -25,6 +25,8 @@ pub struct TensorInfo {
     pub element_type: ElementType,
     /// Its dimensions; `None` where any length will do.
     pub shape: Vec<Option<usize>>,
+    /// The names of its dimensions; empty where one has none.
+    pub axes: Vec<String>,
 }
 
 /// The declared boundary of a graph.
@@ -88,6 +90,7 @@ fn tensor_info(value: &ValueInfoProto) -> Result<TensorInfo, String> {
             other => ElementType::Other(other),
         },
         shape: dims.iter().map(|d| d.value.and_then(|v| usize::try_from(v).ok())).collect(),
+        axes: dims.iter().map(|d| d.param.clone().unwrap_or_default()).collect(),
     })
 }
 
@@ -155,6 +158,8 @@ struct TensorShapeProto {
 struct DimensionProto {
     #[prost(int64, optional, tag = "1")]
     value: Option<i64>,
+    #[prost(string, optional, tag = "2")]
+    param: Option<String>,
 }
 
 #[cfg(test)]
@@ -168,7 +173,13 @@ mod tests {
                 tensor: Some(TensorTypeProto {
                     elem_type,
                     shape: Some(TensorShapeProto {
-                        dims: dims.iter().map(|&d| DimensionProto { value: (d >= 0).then_some(d) }).collect(),
+                        dims: dims
+                            .iter()
+                            .map(|&d| DimensionProto {
+                                value: (d >= 0).then_some(d),
+                                param: (d < 0).then(|| "B".into()),
+                            })
+                            .collect(),
                     }),
                 }),
             }),
@@ -193,7 +204,12 @@ mod tests {
         assert_eq!(signature.inputs.len(), 1);
         assert_eq!(
             signature.input("ids").unwrap(),
-            &TensorInfo { name: "ids".into(), element_type: ElementType::I64, shape: vec![None, Some(8)] }
+            &TensorInfo {
+                name: "ids".into(),
+                element_type: ElementType::I64,
+                shape: vec![None, Some(8)],
+                axes: vec!["B".into(), String::new()],
+            }
         );
         assert_eq!(signature.output("y").unwrap().element_type, ElementType::Other(10));
         assert_eq!(signature.external_data, ["a.weights"]);

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ndarray::{ArrayViewD, IxDyn};
 use ort::ep;
+use ort::session::builder::LoadCanceler;
 use ort::session::{RunOptions, Session, SessionInputValue};
 use ort::value::{DynValue, Tensor as OrtTensor};
 
@@ -232,14 +233,39 @@ pub type Tensors = HashMap<String, Tensor>;
 /// What a graph may be fed, by name: it takes what it declares and leaves the rest.
 pub type Feeds<'a> = HashMap<&'a str, &'a Tensor>;
 
-/// Ends a running inference from another thread, within the operation that runs.
+/// Ends a running inference, or the opening of a graph, from another thread, within the operation that runs.
 #[derive(Clone, Default)]
 pub struct Cancel(Arc<CancelState>);
 
 #[derive(Default)]
 struct CancelState {
     cancelled: AtomicBool,
-    runs: Mutex<Vec<Arc<RunOptions>>>,
+    at_work: Mutex<Vec<Work>>,
+}
+
+/// What can be ended.
+#[derive(Clone)]
+enum Work {
+    Run(Arc<RunOptions>),
+    Load(Arc<LoadCanceler>),
+}
+
+impl Work {
+    fn end(&self) {
+        // Can only fail for want of memory; then the work ends by itself.
+        let _ = match self {
+            Self::Run(run) => run.terminate(),
+            Self::Load(load) => load.cancel(),
+        };
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Run(a), Self::Run(b)) => Arc::ptr_eq(a, b),
+            (Self::Load(a), Self::Load(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
+    }
 }
 
 impl Cancel {
@@ -248,16 +274,13 @@ impl Cancel {
         Self::default()
     }
 
-    /// Ends what runs with this token; later runs end at once, until [`reset`](Self::reset).
+    /// Ends what runs or opens with this token; later work ends at once, until [`reset`](Self::reset).
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
-        for run in lock(&self.0.runs).iter() {
-            // Can only fail for want of memory; then the run ends by itself.
-            let _ = run.terminate();
-        }
+        lock(&self.0.at_work).iter().for_each(Work::end);
     }
 
-    /// Lets runs go ahead again.
+    /// Lets work go ahead again.
     pub fn reset(&self) {
         self.0.cancelled.store(false, Ordering::SeqCst);
     }
@@ -267,21 +290,21 @@ impl Cancel {
         self.0.cancelled.load(Ordering::SeqCst)
     }
 
-    fn enter(&self, run: &Arc<RunOptions>) -> Result<CancelGuard<'_>> {
-        lock(&self.0.runs).push(run.clone());
-        let guard = CancelGuard { cancel: self, run: run.clone() };
+    fn enter(&self, work: Work) -> Result<CancelGuard<'_>> {
+        lock(&self.0.at_work).push(work.clone());
+        let guard = CancelGuard { cancel: self, work };
         if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(guard) }
     }
 }
 
 struct CancelGuard<'a> {
     cancel: &'a Cancel,
-    run: Arc<RunOptions>,
+    work: Work,
 }
 
 impl Drop for CancelGuard<'_> {
     fn drop(&mut self) {
-        lock(&self.cancel.0.runs).retain(|run| !Arc::ptr_eq(run, &self.run));
+        lock(&self.cancel.0.at_work).retain(|work| !work.is(&self.work));
     }
 }
 
@@ -297,13 +320,13 @@ impl Graph {
     /// Opens the graph in `file` of `package`.
     ///
     /// # Errors
-    /// [`Error::Library`] without ONNX Runtime, [`Error::Provider`] if the provider named does not work,
+    /// [`Error::Cancelled`] after [`Cancel::cancel`], [`Error::Library`] without ONNX Runtime, [`Error::Provider`] if the provider named does not work,
     /// [`Error::Inference`] if ONNX Runtime refuses the graph.
-    pub fn open(package: &Package, file: &Path, options: RuntimeOptions) -> Result<Self> {
+    pub fn open(package: &Package, file: &Path, options: RuntimeOptions, cancel: &Cancel) -> Result<Self> {
         let environment = environment()?;
         let mut failures = Vec::new();
         for provider in candidates(options.execution_provider) {
-            match open_session(&environment, package, file, provider, options) {
+            match open_session(&environment, package, file, provider, options, cancel) {
                 Ok(session) => {
                     return Ok(Self {
                         name: file.display().to_string(),
@@ -312,6 +335,7 @@ impl Graph {
                         session: Mutex::new(session),
                     });
                 }
+                Err(_) if cancel.is_cancelled() => return Err(Error::Cancelled),
                 Err(e) => failures.push((provider, e)),
             }
         }
@@ -365,7 +389,7 @@ impl Graph {
             if cancel.is_cancelled() { Error::Cancelled } else { Error::inference(&self.name, e) }
         };
         let options = Arc::new(RunOptions::new().map_err(failed)?);
-        let _guard = cancel.enter(&options)?;
+        let _guard = cancel.enter(Work::Run(options.clone()))?;
         let mut session = lock(&self.session);
         let outputs = session.run_with_options(inputs, &options).map_err(failed)?;
         Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), Tensor(value))).collect())
@@ -400,6 +424,7 @@ fn open_session(
     file: &Path,
     provider: ExecutionProvider,
     options: RuntimeOptions,
+    cancel: &Cancel,
 ) -> ort::Result<Session> {
     let device = options.device_id as i32;
     let mut builder = Session::builder(environment)?
@@ -424,7 +449,9 @@ fn open_session(
             ep::CUDA::default().with_device_id(device).build().error_on_failure(),
         ])?,
     };
+    let _guard = cancel.enter(Work::Load(Arc::new(builder.canceler()))).map_err(ort::Error::wrap)?;
     if package.folder().is_some() {
+        // By its path: ONNX Runtime maps the weights that lie beside it, instead of copying them.
         return builder.commit_from_file(package.path(file));
     }
     let bytes = |file: &Path| package.bytes(file).map_err(ort::Error::wrap);

@@ -1,15 +1,18 @@
 //! Prompt → tokens → prompt embeddings, and the form in which these cross a wire.
 //!
-//! A prompt is cleaned and tokenized as the package's manifest says, then its text encoder makes `prompt_embeds`
-//! `f32[1,L,D]` and whatever else the denoisers want to know of a prompt. [`PromptEmbeds`] holds these tensors with the
-//! prompt they were made of and goes to bytes and back as a safetensors file.
+//! A prompt is cleaned and tokenized as the package's manifest says, for each of its text encoders in its own way; these make
+//! `prompt_embeds` `f32[1,L,D]` and whatever else the denoisers want to know of a prompt. [`PromptEmbeds`] holds these tensors with
+//! the prompt they were made of and goes to bytes and back as a safetensors file.
+
+mod clean;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+pub use clean::{Cleaned, clean};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tokenizers::{
     PaddingParams, PaddingStrategy, PostProcessor, Tokenizer, TruncationDirection, TruncationParams,
@@ -18,100 +21,13 @@ use tokenizers::{
 
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::onnx::ElementType;
-use crate::package::{Clean, Package, TokenizerConfig};
+use crate::package::{Clean, Package, TextEncoderConfig, TokenizerConfig};
 use crate::runtime::{Cancel, ExecutionProvider, Feeds, Graph, Tensor, Tensors};
 
 /// Before a tensor's name: it is the negative prompt's.
 const NEGATIVE: &str = "negative_";
-/// The tensor that every text encoder makes.
-const PROMPT_EMBEDS: &str = "prompt_embeds";
 /// No text encoder reads more tokens; a larger `max_length` is a slip.
 const MAX_LENGTH_LIMIT: usize = 1 << 16;
-
-/// A prompt, cleaned, that knows where each of its characters stood before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cleaned {
-    text: String,
-    /// For each character: where it begins in `text`, and the bytes of the prompt it stands for.
-    origins: Vec<(usize, Range<usize>)>,
-}
-
-impl Cleaned {
-    /// Returns the cleaned text.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Returns the bytes of the prompt that the bytes `range` of the text stand for.
-    pub fn origin(&self, range: Range<usize>) -> Range<usize> {
-        let holding = |byte: usize| {
-            let after = self.origins.partition_point(|(start, _)| *start <= byte);
-            self.origins.get(after.wrapping_sub(1)).map(|(_, origin)| origin.clone())
-        };
-        match (holding(range.start), holding(range.end.saturating_sub(1))) {
-            (Some(first), Some(last)) if range.start < range.end => first.start..last.end,
-            (Some(first), _) => first.start..first.start,
-            _ => 0..0,
-        }
-    }
-}
-
-/// Returns `prompt` after the clean-ups `rules`, in their order.
-///
-/// ```
-/// use latentflow::{package::Clean, text::clean};
-/// let cleaned = clean("  A  Cat\n", &[Clean::CollapseWhitespace, Clean::Strip, Clean::Lowercase]);
-/// assert_eq!(cleaned.text(), "a cat");
-/// assert_eq!(cleaned.origin(2..5), 5..8);
-/// ```
-pub fn clean(prompt: &str, rules: &[Clean]) -> Cleaned {
-    let mut chars: Vec<(char, Range<usize>)> =
-        prompt.char_indices().map(|(start, c)| (c, start..start + c.len_utf8())).collect();
-    for rule in rules {
-        chars = match rule {
-            Clean::CollapseWhitespace => collapse_whitespace(chars),
-            Clean::Strip => strip(chars),
-            Clean::Lowercase => lowercase(&chars),
-        };
-    }
-    let mut text = String::with_capacity(prompt.len());
-    let mut origins = Vec::with_capacity(chars.len());
-    for (c, origin) in chars {
-        origins.push((text.len(), origin));
-        text.push(c);
-    }
-    Cleaned { text, origins }
-}
-
-fn collapse_whitespace(chars: Vec<(char, Range<usize>)>) -> Vec<(char, Range<usize>)> {
-    let mut collapsed: Vec<(char, Range<usize>)> = Vec::with_capacity(chars.len());
-    let mut in_space = false;
-    for (c, origin) in chars {
-        match collapsed.last_mut() {
-            Some((_, run)) if in_space && c.is_whitespace() => run.end = origin.end,
-            _ => {
-                in_space = c.is_whitespace();
-                collapsed.push((if in_space { ' ' } else { c }, origin));
-            }
-        }
-    }
-    collapsed
-}
-
-fn strip(mut chars: Vec<(char, Range<usize>)>) -> Vec<(char, Range<usize>)> {
-    let end = chars.iter().rposition(|(c, _)| !c.is_whitespace()).map_or(0, |last| last + 1);
-    chars.truncate(end);
-    let start = chars.iter().position(|(c, _)| !c.is_whitespace()).unwrap_or(0);
-    chars.split_off(start)
-}
-
-/// As [`str::to_lowercase`] of the whole: a sigma looks at its neighbours, other letters stand alone.
-fn lowercase(chars: &[(char, Range<usize>)]) -> Vec<(char, Range<usize>)> {
-    let whole: String = chars.iter().map(|(c, _)| c).collect();
-    let origins = chars.iter().flat_map(|(c, origin)| c.to_lowercase().map(|_| origin.clone()));
-    whole.to_lowercase().chars().zip(origins).collect()
-}
 
 /// A prompt as a text encoder reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,22 +53,23 @@ pub struct Truncated {
     pub lost: String,
 }
 
-/// The tokenizer of a package, with the manifest's rules.
+/// The tokenizer of a text encoder, with the manifest's rules.
 #[derive(Debug)]
 pub struct PromptTokenizer {
     tokenizer: Tokenizer,
     rules: Vec<Clean>,
+    /// What stands before and after the prompt.
+    template: (String, String),
     max_length: usize,
     unk_id: Option<u32>,
 }
 
 impl PromptTokenizer {
-    /// Returns the tokenizer of `package`.
+    /// Returns the tokenizer of `package` that `config`, of its manifest, describes.
     ///
     /// # Errors
     /// As [`PromptTokenizer::new`]; [`Error::NotFound`] if its file is gone.
-    pub fn open(package: &Package) -> Result<Self> {
-        let config = &package.manifest().tokenizer;
+    pub fn open(package: &Package, config: &TokenizerConfig) -> Result<Self> {
         Self::new(&package.bytes(&config.file)?, &package.path(&config.file), config)
     }
 
@@ -197,7 +114,14 @@ impl PromptTokenizer {
             stride: 0,
         };
         tokenizer.with_truncation(Some(truncation)).map_err(|e| wrong(e.to_string()))?;
-        Ok(Self { tokenizer, rules: config.clean.clone(), max_length: config.max_length, unk_id })
+        let template = config.template.as_deref().and_then(|t| t.split_once("{}")).unwrap_or_default();
+        Ok(Self {
+            tokenizer,
+            rules: config.clean.clone(),
+            template: (template.0.to_owned(), template.1.to_owned()),
+            max_length: config.max_length,
+            unk_id,
+        })
     }
 
     /// Returns the tokens of `prompt`; an empty one is the unconditional prompt.
@@ -207,11 +131,15 @@ impl PromptTokenizer {
     pub fn tokenize(&self, prompt: &str) -> Result<Tokens> {
         let cleaned = clean(prompt, &self.rules);
         let refused = |reason: String| Error::Setting { setting: "prompt", value: prompt.into(), reason };
-        let encoding = self.tokenizer.encode(cleaned.text(), true).map_err(|e| refused(e.to_string()))?;
+        let (before, after) = &self.template;
+        let text = [before, cleaned.text(), after].concat();
+        let encoding = self.tokenizer.encode(text, true).map_err(|e| refused(e.to_string()))?;
 
-        // Tokens that the post-processor or the padding added stand for no piece of the prompt.
+        // Tokens that the template, the post-processor or the padding added stand for no piece of the prompt.
+        let inside = |byte: usize| byte.saturating_sub(before.len()).min(cleaned.text().len());
+        let origin = |(start, end): (usize, usize)| cleaned.origin(inside(start)..inside(end));
         let words = |encoding: &tokenizers::Encoding| -> Vec<(u32, Range<usize>)> {
-            let offsets = encoding.get_offsets().iter().map(|&(start, end)| cleaned.origin(start..end));
+            let offsets = encoding.get_offsets().iter().map(|&offsets| origin(offsets));
             let tokens = encoding.get_ids().iter().copied().zip(offsets);
             let special = encoding.get_special_tokens_mask();
             tokens.zip(special).filter(|(_, special)| **special == 0).map(|(token, _)| token).collect()
@@ -223,7 +151,8 @@ impl PromptTokenizer {
             limit: self.max_length,
             lost: prompt.get(first.start..).unwrap_or_default().trim().to_owned(),
         });
-        let unknown = kept.into_iter().filter(|(id, _)| Some(*id) == self.unk_id).map(|(_, span)| span);
+        let unknown = |(id, span): &(u32, Range<usize>)| Some(*id) == self.unk_id && !span.is_empty();
+        let unknown = kept.into_iter().filter(unknown).map(|(_, span)| span);
         Ok(Tokens {
             input_ids: encoding.get_ids().iter().map(|&id| id.into()).collect(),
             attention_mask: encoding.get_attention_mask().iter().map(|&m| m.into()).collect(),
@@ -299,47 +228,49 @@ impl fmt::Display for Notice {
     }
 }
 
-/// The text encoder of a model: prompts to embeddings.
+/// The text encoders of a model: prompts to embeddings.
 #[derive(Debug)]
 pub struct TextEncoder {
     model: Arc<Model>,
-    tokenizer: Arc<PromptTokenizer>,
-    graph: Arc<Graph>,
+    parts: Vec<Part>,
+    keep_loaded: bool,
+    provider: OnceLock<ExecutionProvider>,
     /// The last negative prompt: it stays the same while prompts change.
     negative: Mutex<Option<(String, Arc<Tensors>)>>,
 }
 
+/// One text encoder.
+#[derive(Debug)]
+struct Part {
+    file: PathBuf,
+    tokenizer: PromptTokenizer,
+    zero_negative: bool,
+    /// Opened, where it stays so.
+    graph: Mutex<Option<Arc<Graph>>>,
+}
+
 impl TextEncoder {
-    /// Returns the text encoder of `model`, its graph opened.
+    /// Returns the text encoders of `model`: their tokenizers, which open in a moment; graphs open when they are first needed.
     ///
     /// # Errors
-    /// As [`PromptTokenizer::open`] and [`TextEncoder::with_tokenizer`].
+    /// As [`PromptTokenizer::open`].
     pub fn new(model: Arc<Model>) -> Result<Self> {
-        let tokenizer = Arc::new(PromptTokenizer::open(model.package())?);
-        Self::with_tokenizer(model, tokenizer)
+        let part = |config: &TextEncoderConfig| {
+            Ok(Part {
+                file: config.file.clone(),
+                tokenizer: PromptTokenizer::open(model.package(), &config.tokenizer)?,
+                zero_negative: config.zero_negative,
+                graph: Mutex::default(),
+            })
+        };
+        let parts = model.manifest().text_encoders.iter().map(part).collect::<Result<_>>()?;
+        Ok(Self { model, parts, keep_loaded: true, provider: OnceLock::new(), negative: Mutex::default() })
     }
 
-    /// Returns the text encoder of `model` with its `tokenizer`, which is opened in a moment, where a graph may take long.
-    ///
-    /// # Errors
-    /// As [`Model::graph`]; [`Error::Package`] for a graph with outputs that are neither 32-bit floats nor 64-bit
-    /// integers.
-    pub fn with_tokenizer(model: Arc<Model>, tokenizer: Arc<PromptTokenizer>) -> Result<Self> {
-        let (package, manifest) = (model.package(), model.manifest());
-        let graph = model.graph(&manifest.text_encoder.file)?;
-        for output in &graph.signature().outputs {
-            let wrong = |reason: &str| {
-                let path = package.path(&manifest.text_encoder.file);
-                Err(Error::package(path, format!("output `{}` {reason}", output.name)))
-            };
-            if !matches!(output.element_type, ElementType::F32 | ElementType::I64) {
-                return wrong(&format!("is {:?}, but F32 or I64 is needed", output.element_type));
-            }
-            if output.name.starts_with(NEGATIVE) {
-                return wrong("begins with `negative_`, which is kept for the negative prompt");
-            }
-        }
-        Ok(Self { model, tokenizer, graph, negative: Mutex::default() })
+    /// Says whether graphs stay open after a prompt. Where they don't, one is open at a time.
+    pub fn keep_loaded(mut self, keep_loaded: bool) -> Self {
+        self.keep_loaded = keep_loaded;
+        self
     }
 
     /// Returns the model.
@@ -347,9 +278,33 @@ impl TextEncoder {
         &self.model
     }
 
-    /// Returns where it runs.
-    pub fn provider(&self) -> ExecutionProvider {
-        self.graph.provider()
+    /// Returns where it runs, once it was opened.
+    pub fn provider(&self) -> Option<ExecutionProvider> {
+        self.provider.get().copied()
+    }
+
+    /// Opens the graphs, where they stay open; otherwise that is left to [`encode`](Self::encode).
+    ///
+    /// # Errors
+    /// As [`Model::graph`].
+    pub fn open(&self, cancel: &Cancel) -> Result<()> {
+        if self.keep_loaded {
+            self.parts.iter().try_for_each(|part| self.graph(part, cancel).map(drop))?;
+        }
+        Ok(())
+    }
+
+    fn graph(&self, part: &Part, cancel: &Cancel) -> Result<Arc<Graph>> {
+        let mut slot = part.graph.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(graph) = slot.as_ref() {
+            return Ok(graph.clone());
+        }
+        let graph = self.model.graph(&part.file, cancel)?;
+        self.provider.get_or_init(|| graph.provider());
+        if self.keep_loaded {
+            *slot = Some(graph.clone());
+        }
+        Ok(graph)
     }
 
     /// Returns the embeddings of `prompt` and of `negative_prompt`; empty prompts are allowed and unconditional.
@@ -357,7 +312,7 @@ impl TextEncoder {
     /// The last negative prompt is remembered: given again, it costs nothing and brings no notices.
     ///
     /// # Errors
-    /// As [`PromptTokenizer::tokenize`] and [`Graph::run`].
+    /// As [`PromptTokenizer::tokenize`], [`Model::graph`] and [`Graph::run`].
     pub fn encode(
         &self,
         prompt: &str,
@@ -365,9 +320,27 @@ impl TextEncoder {
         cancel: &Cancel,
     ) -> Result<PromptEmbeds> {
         let mut notices = Vec::new();
-        let positive = self.run("prompt", prompt, &mut notices, cancel)?;
-        let negative =
-            negative_prompt.map(|text| self.encode_negative(text, &mut notices, cancel)).transpose()?;
+        let (mut positive, mut negative) = (Tensors::new(), Tensors::new());
+        let known = negative_prompt.and_then(|text| self.remembered(text));
+        for part in &self.parts {
+            let graph = self.graph(part, cancel)?;
+            let own = part.run(&graph, "prompt", prompt, &mut notices, cancel)?;
+            match negative_prompt.filter(|_| known.is_none()) {
+                Some(text) if part.zero_negative && text.trim().is_empty() => {
+                    negative.extend(zeros_like(&own)?)
+                }
+                Some(text) => {
+                    negative.extend(part.run(&graph, "negative-prompt", text, &mut notices, cancel)?)
+                }
+                None => (),
+            }
+            positive.extend(own);
+        }
+        let negative = negative_prompt.map(|text| {
+            let tensors = known.unwrap_or_else(|| Arc::new(negative));
+            *self.last_negative() = Some((text.to_owned(), tensors.clone()));
+            tensors
+        });
         Ok(PromptEmbeds {
             prompt: prompt.to_owned(),
             negative_prompt: negative_prompt.map(str::to_owned),
@@ -377,43 +350,56 @@ impl TextEncoder {
         })
     }
 
-    fn encode_negative(
-        &self,
-        text: &str,
-        notices: &mut Vec<Notice>,
-        cancel: &Cancel,
-    ) -> Result<Arc<Tensors>> {
-        let remembered = || self.negative.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, tensors)) = remembered().as_ref().filter(|(known, _)| known == text) {
-            return Ok(tensors.clone());
-        }
-        let tensors = Arc::new(self.run("negative-prompt", text, notices, cancel)?);
-        *remembered() = Some((text.to_owned(), tensors.clone()));
-        Ok(tensors)
+    fn last_negative(&self) -> std::sync::MutexGuard<'_, Option<(String, Arc<Tensors>)>> {
+        self.negative.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn remembered(&self, text: &str) -> Option<Arc<Tensors>> {
+        self.last_negative().as_ref().filter(|(known, _)| known == text).map(|(_, tensors)| tensors.clone())
+    }
+}
+
+impl Part {
     fn run(
         &self,
+        graph: &Graph,
         setting: &'static str,
         text: &str,
         notices: &mut Vec<Notice>,
         cancel: &Cancel,
     ) -> Result<Tensors> {
         let tokens = self.tokenizer.tokenize(text)?;
-        if !tokens.unknown_words.is_empty() {
-            notices.push(Notice::UnknownWords { setting, words: tokens.unknown_words });
+        let unknown = Some(tokens.unknown_words).filter(|words| !words.is_empty());
+        let unknown = unknown.map(|words| Notice::UnknownWords { setting, words });
+        let truncated = tokens.truncated.map(|truncated| Notice::Truncated { setting, truncated });
+        // Tokenizers that agree say it once.
+        for notice in unknown.into_iter().chain(truncated) {
+            if !notices.contains(&notice) {
+                notices.push(notice);
+            }
         }
-        notices.extend(tokens.truncated.map(|truncated| Notice::Truncated { setting, truncated }));
         // [1, L]
         let shape = [1, tokens.input_ids.len()];
         let input_ids = Tensor::from_i64(&shape, tokens.input_ids)?;
         let attention_mask = Tensor::from_i64(&shape, tokens.attention_mask)?;
         let feeds = Feeds::from([("input_ids", &input_ids), ("attention_mask", &attention_mask)]);
-        self.graph.run(&feeds, cancel)
+        graph.run(&feeds, cancel)
     }
 }
 
-/// A prompt's embeddings: what the text encoder gave for it, by name, and for the negative prompt if there is one.
+fn zeros_like(tensors: &Tensors) -> Result<Tensors> {
+    let zeros = |(name, tensor): (&String, &Tensor)| {
+        let shape = tensor.shape();
+        let zeros = match tensor.f32() {
+            Ok(floats) => Tensor::from_f32(&shape, vec![0.0; floats.len()])?,
+            Err(_) => Tensor::from_i64(&shape, vec![0; tensor.i64()?.len()])?,
+        };
+        Ok((name.clone(), zeros))
+    };
+    tensors.iter().map(zeros).collect()
+}
+
+/// A prompt's embeddings: what the text encoders gave for it, by name, and for the negative prompt if there is one.
 #[derive(Debug)]
 pub struct PromptEmbeds {
     prompt: String,
@@ -434,7 +420,7 @@ impl PromptEmbeds {
         self.negative_prompt.as_deref()
     }
 
-    /// Returns the prompt's tensors: `prompt_embeds` `f32[1,L,D]` and whatever else the text encoder gives.
+    /// Returns the prompt's tensors: what the text encoders gave, by name.
     pub fn positive(&self) -> &Tensors {
         &self.positive
     }
@@ -492,8 +478,8 @@ impl PromptEmbeds {
                 None => positive.insert(name, tensor),
             };
         }
-        if !positive.contains_key(PROMPT_EMBEDS) {
-            return Err(unusable(format!("they hold no tensor `{PROMPT_EMBEDS}`")));
+        if positive.is_empty() {
+            return Err(unusable("they hold no tensor"));
         }
         let negative = negative_prompt.is_some().then_some(negative);
         if let Some(name) =
@@ -584,35 +570,12 @@ mod tests {
             pad_token: "[PAD]".into(),
             unk_token: Some("[UNK]".into()),
             clean: ALL.to_vec(),
+            template: None,
         }
     }
 
     fn tokenizer(max_length: usize) -> PromptTokenizer {
         PromptTokenizer::new(WORDS.as_bytes(), Path::new("p/tokenizer.json"), &config(max_length)).unwrap()
-    }
-
-    #[test]
-    fn clean_ups_run_in_order_and_know_where_things_were() {
-        let prompt = "\u{3000} A \t\n CAT ";
-        assert_eq!(clean(prompt, &[]).text(), prompt);
-        assert_eq!(clean(prompt, &[Clean::CollapseWhitespace]).text(), " A CAT ");
-        assert_eq!(clean(prompt, &[Clean::Strip]).text(), "A \t\n CAT");
-        let cleaned = clean(prompt, &ALL);
-        assert_eq!(cleaned.text(), "a cat");
-        assert_eq!(&prompt[cleaned.origin(2..5)], "CAT");
-        assert_eq!(&prompt[cleaned.origin(1..2)], " \t\n ");
-        assert_eq!(clean(" \n", &ALL).text(), "");
-        assert_eq!(clean(" \n", &ALL).origin(0..0), 0..0);
-    }
-
-    #[test]
-    fn letters_that_grow_keep_their_origin() {
-        // A dotted capital I becomes two characters, a sigma at a word's end another one than inside.
-        let prompt = "İX ΣΑΣ";
-        let cleaned = clean(prompt, &[Clean::Lowercase]);
-        assert_eq!(cleaned.text(), prompt.to_lowercase());
-        let x = cleaned.text().find('x').unwrap();
-        assert_eq!(&prompt[cleaned.origin(x..x + 1)], "X");
     }
 
     #[test]
@@ -635,6 +598,20 @@ mod tests {
         let long = "cat ".repeat(50);
         let truncated = tokenizer(4).tokenize(&long).unwrap().truncated.unwrap();
         assert_eq!((truncated.tokens, truncated.lost.len()), (52, 48 * 4 - 1));
+    }
+
+    #[test]
+    fn a_template_stands_around_the_prompt_and_is_no_part_of_it() {
+        let config = TokenizerConfig { template: Some("in a {} cat dragon".into()), ..config(9) };
+        let tokenizer =
+            PromptTokenizer::new(WORDS.as_bytes(), Path::new("p/tokenizer.json"), &config).unwrap();
+        let tokens = tokenizer.tokenize("  Snow ").unwrap();
+        assert_eq!(tokens.input_ids, [2, 6, 4, 7, 5, 1, 3, 0, 0]);
+        assert_eq!(tokens.unknown_words, [""; 0], "the template's are not the user's");
+        let tokens = tokenizer.tokenize("unicorn cat 猫 snow snow").unwrap();
+        assert_eq!(tokens.input_ids, [2, 6, 4, 1, 5, 8, 7, 7, 3]);
+        assert_eq!(tokens.unknown_words, ["unicorn"]);
+        assert_eq!(tokens.truncated.unwrap().tokens, 11);
     }
 
     #[test]

@@ -1,19 +1,16 @@
-//! What `textsrc` and `textencode` have in common: a text encoder that is opened when the first prompt comes, and
+//! What `textsrc` and `textencode` have in common: text encoders that are opened when the first prompt comes, and
 //! buffers of prompt embeddings.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use gst::prelude::*;
-use latentflow::text::PromptTokenizer;
-use latentflow::{Cancel, ExecutionProvider, Model, Result, TextEncoder};
+use latentflow::{Cancel, ExecutionProvider, Model, PromptEmbeds, Result, TextEncoder};
 
 use crate::glue;
 
-/// The text encoder of a model.
+/// The text encoders of a model.
 pub struct Prompter {
-    model: Arc<Model>,
-    tokenizer: Arc<PromptTokenizer>,
-    encoder: OnceLock<TextEncoder>,
+    encoder: TextEncoder,
 }
 
 /// When a prompt holds.
@@ -26,23 +23,22 @@ pub struct Span {
 }
 
 impl Prompter {
-    /// Returns the text encoder of `model`, not yet opened; the tokenizer, which is quick, is.
+    /// Returns the text encoders of `model`, not yet opened; the tokenizers, which are quick, are.
     ///
     /// # Errors
-    /// As [`PromptTokenizer::open`].
+    /// As [`TextEncoder::new`].
     pub fn new(model: Arc<Model>) -> Result<Self> {
-        let tokenizer = Arc::new(PromptTokenizer::open(model.package())?);
-        Ok(Self { model, tokenizer, encoder: OnceLock::new() })
+        Ok(Self { encoder: TextEncoder::new(model)? })
     }
 
     /// Returns the model.
     pub fn model(&self) -> &Arc<Model> {
-        &self.model
+        self.encoder.model()
     }
 
-    /// Returns where the text encoder runs, once it is opened.
+    /// Returns where the text encoders run, once they were opened.
     pub fn provider(&self) -> Option<ExecutionProvider> {
-        self.encoder.get().map(TextEncoder::provider)
+        self.encoder.provider()
     }
 
     /// Returns the buffer of `prompt`, whose negative prompt is empty where there is none: guidance may be turned on
@@ -58,9 +54,8 @@ impl Prompter {
         cancel: &Cancel,
     ) -> Result<gst::Buffer, gst::FlowError> {
         let failed = |error| glue::flow_error(element, &error);
-        let encoder = self.encoder(element).map_err(failed)?;
         let embeds =
-            encoder.encode(prompt, Some(negative_prompt.unwrap_or_default()), cancel).map_err(failed)?;
+            self.encode(element, prompt, negative_prompt.unwrap_or_default(), cancel).map_err(failed)?;
         for notice in embeds.notices() {
             gst::element_warning!(element.upcast_ref(), gst::StreamError::Encode, ("{notice}"));
         }
@@ -71,26 +66,25 @@ impl Prompter {
         Ok(buffer)
     }
 
-    /// Only the streaming thread calls it, so the text encoder is opened once.
-    fn encoder(&self, element: &impl IsA<gst::Element>) -> Result<&TextEncoder> {
-        if let Some(encoder) = self.encoder.get() {
-            return Ok(encoder);
-        }
-        let id = self.model.id();
-        let progress = |kind, text: String| glue::post_progress(element, kind, "open", &text);
-        progress(gst::ProgressType::Start, format!("opening the text encoder of {id}"));
-        match TextEncoder::with_tokenizer(self.model.clone(), self.tokenizer.clone()) {
-            Ok(encoder) => {
-                let text = format!("the text encoder of {id} runs on {}", encoder.provider());
-                progress(gst::ProgressType::Complete, text);
-                let encoder = self.encoder.get_or_init(|| encoder);
-                element.notify("active-execution-provider");
-                Ok(encoder)
-            }
-            Err(error) => {
+    /// Encodes, and tells of the opening the first time.
+    fn encode(
+        &self,
+        element: &impl IsA<gst::Element>,
+        prompt: &str,
+        negative_prompt: &str,
+        cancel: &Cancel,
+    ) -> Result<PromptEmbeds> {
+        if self.provider().is_none() {
+            let id = self.model().id();
+            let progress = |kind, text: String| glue::post_progress(element, kind, "open", &text);
+            progress(gst::ProgressType::Start, format!("opening the text encoder of {id}"));
+            self.encoder.open(cancel).inspect_err(|_| {
                 progress(gst::ProgressType::Error, format!("the text encoder of {id} can't be opened"));
-                Err(error)
-            }
+            })?;
+            let runs = self.provider().map(|provider| format!(" runs on {provider}")).unwrap_or_default();
+            progress(gst::ProgressType::Complete, format!("the text encoder of {id}{runs}"));
+            element.notify("active-execution-provider");
         }
+        self.encoder.encode(prompt, Some(negative_prompt), cancel)
     }
 }

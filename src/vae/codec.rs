@@ -29,13 +29,16 @@ impl Codec {
         input: &'static str,
         output: &'static str,
     ) -> Result<Self> {
-        let (init, step) = match config {
-            Some(CodecConfig::Whole { file }) => (model.graph(file)?, None),
-            Some(CodecConfig::Stream { init, step }) => (model.graph(init)?, Some(model.graph(step)?)),
-            None => {
-                let path = model.package().path(crate::package::MANIFEST.as_ref());
-                return Err(Error::package(path, format!("package {} has no [{what}]", model.id())));
-            }
+        let missing = || {
+            let path = model.package().path(crate::package::MANIFEST.as_ref());
+            Error::package(path, format!("package {} has no [{what}]", model.id()))
+        };
+        let config = config.as_ref().ok_or_else(missing)?;
+        let cancel = Cancel::new();
+        // The pair where there is one: it needs less memory.
+        let (init, step) = match config.pair() {
+            Some((init, step)) => (model.graph(init, &cancel)?, Some(model.graph(step, &cancel)?)),
+            None => (model.graph(config.file.as_deref().ok_or_else(missing)?, &cancel)?, None),
         };
         Ok(Self { init, step, input, output })
     }

@@ -83,12 +83,15 @@ fn check_range(setting: &'static str, value: usize, range: Range<usize>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::package::NoiseLayout;
 
     const LATENTS: LatentConfig = LatentConfig {
         channels: 4,
         spatial_compression_ratio: 8,
         temporal_compression_ratio: 4,
         size_multiple: 16,
+        frame_step: None,
+        noise_layout: NoiseLayout::ChannelsFirst,
     };
 
     #[test]

@@ -75,7 +75,9 @@ description = "{description}"
 license = "MIT OR Apache-2.0"
 provenance = "written by hand in tests/data/packages.py; learnt from nothing"
 
-[tokenizer]
+[[text_encoders]]
+file = "text_encoder.onnx"
+[text_encoders.tokenizer]
 file = "tokenizer.json"
 max_length = 8
 pad_token = "[PAD]"
@@ -92,10 +94,8 @@ size_multiple = 16
 width = {{ min = 16, max = 512, default = 64 }}
 height = {{ min = 16, max = 512, default = 48 }}
 frame_rate = {{ min = "1/1", max = "120/1", default = "24/1" }}
-num_frames = 17
+num_frames = {{ min = 1, max = 257, default = 17 }}
 
-[text_encoder]
-file = "text_encoder.onnx"
 {graphs}
 [scheduler]
 type = "FlowMatchEulerDiscreteScheduler"

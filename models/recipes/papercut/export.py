@@ -88,7 +88,9 @@ description = "Paper-cut scenes from a prompt in Chinese or English: a small str
 license = "MIT OR Apache-2.0"
 provenance = "{provenance}"
 
-[tokenizer]
+[[text_encoders]]
+file = "text_encoder.onnx"
+[text_encoders.tokenizer]
 file = "tokenizer.json"
 max_length = 48
 pad_token = "[PAD]"
@@ -105,10 +107,7 @@ size_multiple = 32
 width = {{ min = 128, max = 512, default = 256 }}
 height = {{ min = 128, max = 512, default = 160 }}
 frame_rate = {{ min = "8/1", max = "60/1", default = "24/1" }}
-num_frames = 121
-
-[text_encoder]
-file = "text_encoder.onnx"
+num_frames = {{ min = 1, max = 1441, default = 121 }}
 
 [[denoisers]]
 file = "transformer.onnx"

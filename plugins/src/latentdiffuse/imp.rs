@@ -454,7 +454,7 @@ impl LatentDiffuse {
         let manifest = model.manifest();
         let frames = match manifest.stream {
             Some(stream) => vae::num_frames(&manifest.latents, stream.chunk, false),
-            None => manifest.video.num_frames,
+            None => manifest.video.num_frames.default,
         };
         info.frame_time(frames as u64)
     }

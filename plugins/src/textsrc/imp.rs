@@ -79,7 +79,7 @@ impl Settings {
     /// with.
     fn script(&self, manifest: &Manifest) -> Result<Script> {
         let video = &manifest.video;
-        let clip = video.num_frames as u64;
+        let clip = video.num_frames.default as u64;
         let line_start = |line: u64| match self.duration {
             NO_TIME => caps::frame_time(line.saturating_mul(clip), caps::fraction(video.frame_rate.default)),
             duration => gst::ClockTime::from_nseconds(line.saturating_mul(duration).min(NO_TIME - 1)),

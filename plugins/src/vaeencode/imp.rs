@@ -370,7 +370,7 @@ impl VaeEncode {
 
         let chunk = match chunk {
             0 if encoder.is_stream() => 1,
-            0 => vae::num_latent_frames(&manifest.latents, manifest.video.num_frames, true),
+            0 => vae::num_latent_frames(&manifest.latents, manifest.video.num_frames.default, true),
             chunk => chunk,
         };
         let longest = vae::num_frames(&manifest.latents, chunk, !encoder.is_stream());

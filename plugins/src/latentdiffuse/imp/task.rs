@@ -205,7 +205,7 @@ impl LatentDiffuse {
             let start = state.segment.as_ref().and_then(segment_start).unwrap_or_default();
             let mut latency = gst::query::Latency::new();
             let live = self.sinkpad().peer_query(&mut latency) && latency.result().0;
-            let default_frames = manifest.video.num_frames as u64;
+            let default_frames = manifest.video.num_frames.default as u64;
             let goes_on = manifest.stream.is_some();
             state.timeline = Some(Timeline::new(info.frames_in(start), default_frames, goes_on, live));
         }
@@ -216,7 +216,7 @@ impl LatentDiffuse {
             let start = start.map(|time| info.frames_in(time));
             let mut end = end.map(|time| info.frames_in(time));
             if manifest.stream.is_none() && end.is_none() {
-                end = start.map(|start| start + manifest.video.num_frames as u64);
+                end = start.map(|start| start + manifest.video.num_frames.default as u64);
             }
             timeline.push(Span { prompt: embeds, start, end });
         }
@@ -227,7 +227,7 @@ impl LatentDiffuse {
         let cuts = !video.as_ref().is_some_and(VideoPrompt::is_under_way);
         let step = timeline.next(|scene_start, left| match manifest.stream {
             Some(stream) => vae::num_frames(&manifest.latents, stream.chunk, scene_start && cuts) as u64,
-            None => left.unwrap_or(manifest.video.num_frames as u64),
+            None => left.unwrap_or(manifest.video.num_frames.default as u64),
         });
         // Room for another prompt, perhaps.
         self.changed.notify_all();

@@ -1,0 +1,494 @@
+//! What `model.toml` says, and what it must hold by itself.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::schedule::SchedulerConfig;
+
+/// The manifest: what `model.toml` says. `docs/package.md` describes every field.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The format's version; 1 is the only one.
+    pub format: u32,
+    /// The model's name: lower-case letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// The model's version.
+    pub version: String,
+    /// One sentence.
+    #[serde(default)]
+    pub description: String,
+    /// The weights' licence.
+    #[serde(default)]
+    pub license: String,
+    /// Where the weights come from.
+    #[serde(default)]
+    pub provenance: String,
+    /// Prompts to embeddings: one text encoder or several, whose outputs are merged by name.
+    pub text_encoders: Vec<TextEncoderConfig>,
+    /// The latent's geometry.
+    pub latents: LatentConfig,
+    /// Sizes, rates and lengths that the model can do.
+    pub video: VideoConfig,
+    /// One denoiser, or several by timestep, the highest first.
+    pub denoisers: Vec<DenoiserConfig>,
+    /// An image and noise to the first sample.
+    pub conditioner: Option<ConditionerConfig>,
+    /// Latents to frames.
+    pub decoder: Option<CodecConfig>,
+    /// Frames to latents.
+    pub encoder: Option<CodecConfig>,
+    /// Numbers by name, for inputs of graphs that nothing else gives.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, f32>,
+    /// Noise schedule and sampler.
+    pub scheduler: SchedulerConfig,
+    /// Defaults of a request.
+    pub defaults: Defaults,
+    /// There for causal models, which go on for ever; absent for models of clips.
+    pub stream: Option<StreamConfig>,
+}
+
+impl Manifest {
+    /// Returns whether the model makes single images.
+    pub fn is_image(&self) -> bool {
+        self.video.num_frames.max == 1 && self.stream.is_none()
+    }
+
+    /// Returns how many frames a clip has in which `num_frames` are shown: as many or a few more, which the decoder leaves out.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the model's clips are shorter.
+    pub fn clip_frames(&self, num_frames: usize) -> Result<usize> {
+        let (step, range) = (self.latents.frame_step(), self.video.num_frames);
+        let clip = num_frames.max(range.min).saturating_sub(1).next_multiple_of(step) + 1;
+        if clip <= range.max {
+            return Ok(clip);
+        }
+        let reason = format!(
+            "{} makes clips of at most {} frames; ask for a shorter one, or for a lower frame rate",
+            self.name, range.max
+        );
+        Err(Error::Setting { setting: "duration", value: format!("{num_frames} frames"), reason })
+    }
+}
+
+/// A text encoder with its tokenizer.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextEncoderConfig {
+    /// The ONNX file.
+    pub file: PathBuf,
+    /// How a prompt becomes token ids.
+    pub tokenizer: TokenizerConfig,
+    /// Whether an empty negative prompt gives zeros instead of an empty prompt's embeddings.
+    #[serde(default)]
+    pub zero_negative: bool,
+}
+
+/// How a prompt becomes token ids.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerConfig {
+    /// `tokenizer.json` of the `tokenizers` library.
+    pub file: PathBuf,
+    /// Tokens to which a prompt is padded and cut, those of the template included.
+    pub max_length: usize,
+    /// The padding token.
+    pub pad_token: String,
+    /// The token that stands for unknown words, if the model has such a one.
+    pub unk_token: Option<String>,
+    /// Clean-ups before tokenizing, in order.
+    #[serde(default)]
+    pub clean: Vec<Clean>,
+    /// A text in which `{}` is where the cleaned prompt goes.
+    pub template: Option<String>,
+}
+
+/// A clean-up of the prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Clean {
+    /// Runs of white space become one space.
+    CollapseWhitespace,
+    /// White space at both ends goes.
+    Strip,
+    /// Letters become small.
+    Lowercase,
+    /// HTML's character references become characters, twice: `&amp;lt;` is `<`.
+    HtmlUnescape,
+    /// Full-width and half-width forms get their usual width, quotation marks become straight, ligatures come apart, line breaks
+    /// are `\n`, control characters go, and the rest is in Unicode's normalisation form C.
+    FixText,
+}
+
+/// The latent's geometry, in diffusers' words.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LatentConfig {
+    /// Channels of a latent.
+    pub channels: usize,
+    /// Pixels a latent's side.
+    pub spatial_compression_ratio: usize,
+    /// Frames a latent frame; the first latent frame of a scene stands for one frame alone.
+    pub temporal_compression_ratio: usize,
+    /// Width and height are multiples of this many pixels inside; other sizes are cropped by the decoder.
+    pub size_multiple: usize,
+    /// A clip has one frame and a multiple of this many; `None` is `temporal_compression_ratio`.
+    pub frame_step: Option<usize>,
+    /// The order in which noise is drawn.
+    #[serde(default)]
+    pub noise_layout: NoiseLayout,
+}
+
+impl LatentConfig {
+    /// Returns the frames by which the lengths of clips differ.
+    pub fn frame_step(&self) -> usize {
+        self.frame_step.unwrap_or(self.temporal_compression_ratio)
+    }
+}
+
+/// The order in which the numbers of a chunk's noise are drawn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum NoiseLayout {
+    /// Channel by channel, as latents are.
+    #[default]
+    #[serde(rename = "CTHW")]
+    ChannelsFirst,
+    /// Latent frame by latent frame.
+    #[serde(rename = "TCHW")]
+    FramesFirst,
+}
+
+/// Sizes, rates and lengths that the model can do.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VideoConfig {
+    /// Width in pixels.
+    pub width: Range<usize>,
+    /// Height in pixels.
+    pub height: Range<usize>,
+    /// Frames a second.
+    pub frame_rate: Range<Fraction>,
+    /// Frames of a clip; a causal model goes on past the largest number, and a model of images has 1 alone.
+    pub num_frames: Range<usize>,
+}
+
+/// A closed range with its default.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Range<T> {
+    /// The smallest value.
+    pub min: T,
+    /// The largest value.
+    pub max: T,
+    /// The value when nothing is asked for.
+    pub default: T,
+}
+
+impl<T: PartialOrd + Copy> Range<T> {
+    /// Returns whether `value` is in the range.
+    pub fn contains(&self, value: T) -> bool {
+        self.min <= value && value <= self.max
+    }
+}
+
+/// A positive fraction, written `"24/1"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Fraction {
+    /// The numerator.
+    pub numer: u32,
+    /// The denominator.
+    pub denom: u32,
+}
+
+impl PartialOrd for Fraction {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        let product = |a: u32, b: u32| u64::from(a) * u64::from(b);
+        product(self.numer, other.denom).partial_cmp(&product(other.numer, self.denom))
+    }
+}
+
+impl TryFrom<String> for Fraction {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(n, d)| Some((n.parse().ok()?, d.parse().ok()?)));
+        match parts {
+            Some((numer, denom)) if numer > 0 && denom > 0 => Ok(Self { numer, denom }),
+            _ => Err(format!("`{text}` is no positive fraction such as `24/1`")),
+        }
+    }
+}
+
+impl fmt::Display for Fraction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.numer, self.denom)
+    }
+}
+
+/// A denoiser.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DenoiserConfig {
+    /// The ONNX file.
+    pub file: PathBuf,
+    /// It serves timesteps from this one upwards.
+    #[serde(default)]
+    pub min_timestep: f32,
+    /// Its own guidance where nothing else is asked for.
+    pub guidance_scale: Option<f32>,
+}
+
+/// The graph that takes an image in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConditionerConfig {
+    /// The ONNX file.
+    pub file: PathBuf,
+    /// Whether the model can't do without an image.
+    pub required: bool,
+}
+
+/// One half of the video compression network: a graph for whole clips, a pair that streams, or both.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CodecConfig {
+    /// The ONNX file for a whole clip.
+    pub file: Option<PathBuf>,
+    /// The ONNX file for a scene's first piece.
+    pub init: Option<PathBuf>,
+    /// The ONNX file for later pieces, which goes on from the state that the one before left.
+    pub step: Option<PathBuf>,
+    /// Latent frames that `init` has to be fed; `None` is any number.
+    pub first: Option<usize>,
+    /// Latent frames that `step` has to be fed; `None` is any number.
+    pub chunk: Option<usize>,
+}
+
+impl CodecConfig {
+    /// Returns the pair of graphs that streams.
+    pub fn pair(&self) -> Option<(&Path, &Path)> {
+        self.init.as_deref().zip(self.step.as_deref())
+    }
+
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        [&self.file, &self.init, &self.step].into_iter().flatten().map(PathBuf::as_path)
+    }
+
+    fn check(&self, table: &str, m: &Manifest) -> Result<(), String> {
+        if self.init.is_some() != self.step.is_some() {
+            return Err(format!("`{table}` must have `init` and `step` together"));
+        }
+        if self.file.is_none() && self.init.is_none() {
+            return Err(format!("`{table}` must have `file`, or `init` and `step`"));
+        }
+        if self.init.is_none() && (self.first.is_some() || self.chunk.is_some()) {
+            return Err(format!(
+                "`{table}.first` and `{table}.chunk` are for `init` and `step`, which it has not"
+            ));
+        }
+        if self.first == Some(0) || self.chunk == Some(0) {
+            return Err(format!("`{table}.first` and `{table}.chunk` must not be 0"));
+        }
+        if m.stream.is_none() && self.init.is_some() {
+            let (first, chunk) = (self.first.unwrap_or(1), self.chunk.unwrap_or(1));
+            let ratio = m.latents.temporal_compression_ratio;
+            let shortest = 1 + (m.video.num_frames.min - 1) / ratio;
+            let fits = shortest >= first && (shortest - first).is_multiple_of(chunk);
+            let steps = m.video.num_frames.min == m.video.num_frames.max
+                || (m.latents.frame_step() / ratio).is_multiple_of(chunk);
+            if !fits || !steps {
+                return Err(format!(
+                    "`{table}.first` {first} and `{table}.chunk` {chunk} can't make up clips of {shortest} latent frames and more in \
+                     steps of {} frames; change them, `video.num_frames` or `latents.frame_step`",
+                    m.latents.frame_step()
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Defaults of a request.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Defaults {
+    /// Denoising steps.
+    pub num_inference_steps: usize,
+    /// Classifier-free guidance, or what a denoiser with an input `guidance_scale` is told; 1 is none.
+    pub guidance_scale: f32,
+    /// The share of the guided prediction that is rescaled to the spread of the unguided one; 0 is none.
+    #[serde(default)]
+    pub guidance_rescale: f32,
+}
+
+/// How a causal model goes on.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamConfig {
+    /// Latent frames a chunk.
+    pub chunk: usize,
+    /// Past latent frames whose keys and values are kept.
+    pub window: usize,
+    /// Of these, how many are the scene's first.
+    #[serde(default)]
+    pub sink: usize,
+}
+
+impl Manifest {
+    /// Returns every ONNX file, each once.
+    pub(crate) fn graph_files(&self) -> Vec<&Path> {
+        let encoders = self.text_encoders.iter().map(|e| e.file.as_path());
+        let denoisers = self.denoisers.iter().map(|d| d.file.as_path());
+        let codecs = [&self.decoder, &self.encoder].into_iter().flatten().flat_map(CodecConfig::files);
+        let conditioner = self.conditioner.iter().map(|c| c.file.as_path());
+        let mut files: Vec<&Path> = Vec::new();
+        for file in encoders.chain(denoisers).chain(conditioner).chain(codecs) {
+            if !files.contains(&file) {
+                files.push(file);
+            }
+        }
+        files
+    }
+
+    /// Checks what the manifest says of itself, without looking at other files.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.format != 1 {
+            return Err(format!("`format` is {}, and this version reads 1", self.format));
+        }
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+        if self.name.is_empty() || !self.name.chars().all(allowed) {
+            return Err(format!(
+                "`name` is `{}`; lower-case letters, digits, -, _ and . are allowed",
+                self.name
+            ));
+        }
+        let tokenizers = self.text_encoders.iter().map(|e| e.tokenizer.file.as_path());
+        for file in self.graph_files().into_iter().chain(tokenizers) {
+            check_inside(file)?;
+        }
+        self.text_encoders.iter().try_for_each(|e| e.tokenizer.check())?;
+        self.check_geometry()?;
+        if self.denoisers.is_empty() || self.text_encoders.is_empty() {
+            return Err("`text_encoders` and `denoisers` must each hold one at least".into());
+        }
+        if !self.denoisers.is_sorted_by(|a, b| a.min_timestep > b.min_timestep) {
+            return Err("`denoisers` must be in falling order of min_timestep, each one's its own".into());
+        }
+        if let Some((name, value)) = self.parameters.iter().find(|(_, value)| !value.is_finite()) {
+            return Err(format!("`parameters.{name}` is {value}, and must be a finite number"));
+        }
+        self.defaults.check()?;
+        if let Some(stream) = &self.stream {
+            stream.check()?;
+            if self.conditioner.is_some() {
+                return Err("`conditioner` is for models of clips; a causal one with [stream] takes images as a video prompt, \
+                            by its [encoder]"
+                    .into());
+            }
+        }
+        for (table, codec) in [("decoder", &self.decoder), ("encoder", &self.encoder)] {
+            codec.iter().try_for_each(|codec| codec.check(table, self))?;
+        }
+        self.scheduler.validate().map_err(|e| format!("`scheduler`: {e}"))
+    }
+
+    fn check_geometry(&self) -> Result<(), String> {
+        let (l, v) = (&self.latents, &self.video);
+        let positive = [
+            ("latents.channels", l.channels),
+            ("latents.spatial_compression_ratio", l.spatial_compression_ratio),
+            ("latents.temporal_compression_ratio", l.temporal_compression_ratio),
+            ("latents.size_multiple", l.size_multiple),
+            ("latents.frame_step", l.frame_step()),
+        ];
+        if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("`{field}` must not be 0"));
+        }
+        if !l.size_multiple.is_multiple_of(l.spatial_compression_ratio) {
+            return Err(
+                "`latents.size_multiple` must be a multiple of `latents.spatial_compression_ratio`".into()
+            );
+        }
+        if !l.frame_step().is_multiple_of(l.temporal_compression_ratio) {
+            return Err(
+                "`latents.frame_step` must be a multiple of `latents.temporal_compression_ratio`".into()
+            );
+        }
+        for (field, range, limit) in [
+            ("video.width", v.width, 1 << 15),
+            ("video.height", v.height, 1 << 15),
+            ("video.num_frames", v.num_frames, 1 << 20),
+        ] {
+            if range.min == 0 || !range.contains(range.default) {
+                return Err(format!("`{field}` must hold 0 < min <= default <= max"));
+            }
+            if range.max > limit {
+                return Err(format!("`{field}.max` is over {limit}"));
+            }
+        }
+        if !v.frame_rate.contains(v.frame_rate.default) {
+            return Err("`video.frame_rate` must hold min <= default <= max".into());
+        }
+        let Range { min, max, default } = v.num_frames;
+        let step = l.frame_step();
+        if self.stream.is_none() && [min, max, default].iter().any(|n| !(n - 1).is_multiple_of(step)) {
+            return Err(format!(
+                "`video.num_frames` must be 1 and a multiple of {step} frames (`latents.frame_step`) in min, max and default"
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl TokenizerConfig {
+    fn check(&self) -> Result<(), String> {
+        if self.max_length == 0 {
+            return Err("`text_encoders.tokenizer.max_length` must not be 0".into());
+        }
+        match &self.template {
+            Some(template) if template.matches("{}").count() != 1 => {
+                Err("`text_encoders.tokenizer.template` must hold {} once, where the prompt goes".into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Defaults {
+    fn check(&self) -> Result<(), String> {
+        if self.num_inference_steps == 0 {
+            return Err("`defaults.num_inference_steps` must not be 0".into());
+        }
+        if !self.guidance_scale.is_finite() {
+            return Err("`defaults.guidance_scale` must be a finite number".into());
+        }
+        if !(0.0..=1.0).contains(&self.guidance_rescale) {
+            return Err("`defaults.guidance_rescale` must be from 0 to 1".into());
+        }
+        Ok(())
+    }
+}
+
+impl StreamConfig {
+    fn check(&self) -> Result<(), String> {
+        if self.chunk == 0 || self.window < self.chunk || self.sink >= self.window {
+            return Err("`stream` must hold 0 < chunk <= window and sink < window".into());
+        }
+        Ok(())
+    }
+}
+
+/// Refuses paths that lead out of the package's folder.
+pub(super) fn check_inside(file: &Path) -> Result<(), String> {
+    if file.as_os_str().is_empty() || !file.components().all(|c| matches!(c, Component::Normal(_))) {
+        return Err(format!("`{}` leads out of the package's folder", file.display()));
+    }
+    Ok(())
+}
