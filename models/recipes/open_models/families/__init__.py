@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 from .base import Family
+from .ltx import Ltx
 from .wan import Wan
 
-FAMILIES: tuple[type[Family], ...] = (Wan,)
+FAMILIES: tuple[type[Family], ...] = (Wan, Ltx)
 
 
 def find(pipeline: str) -> type[Family]:

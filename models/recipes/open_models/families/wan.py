@@ -11,6 +11,7 @@ from torch.nn import functional
 from .. import text
 from ..graph import LATENTS, Graph, Input, Part, first_given, timesteps
 from ..rope import rotate_pairs
+from ..modulation import Modulation, timesteps_of
 from ..options import Options
 from ..source import Source
 from . import wan_codec, wan_image
@@ -44,13 +45,13 @@ class WanDenoiser(nn.Module):
         b, _, t, h, w = x.shape
         t, h, w = t // pt, h // ph, w // pw
         mask = given.get("condition_mask")
-        step = timestep[:, None] if mask is None else (mask[:, 0, ::pt, ::ph, ::pw] * timestep[:, None, None, None]).flatten(1)
-        prediction = self.transformer(x, step, prompt_embeds, given.get("image_embeds"))
+        generated = None if mask is None else mask[:, 0, ::pt, ::ph, ::pw].flatten(1).unsqueeze(2) > 0
+        prediction = self.transformer(x, timesteps_of(timestep, mask), generated, prompt_embeds, given.get("image_embeds"))
         prediction = prediction.reshape(b, t, h, w, pt, ph, pw, -1).permute(0, 7, 1, 4, 2, 5, 3, 6).reshape(b, -1, t * pt, h * ph, w * pw)
         return prediction if mask is None else prediction * mask
 
-    def transformer(self, x: Tensor, timestep: Tensor, prompt: Tensor, image: Tensor | None) -> Tensor:
-        """Latents [B,C,T,H,W] and timestep [B,1] or [B,S] to patches [B,S,C·p]."""
+    def transformer(self, x: Tensor, timestep: Tensor, generated: Tensor | None, prompt: Tensor, image: Tensor | None) -> Tensor:
+        """Latents [B,C,T,H,W] to patches [B,S,C·p]."""
         net = self.net
         rope = self.rope(x)
         x = net.patch_embedding(x).flatten(2).transpose(1, 2)
@@ -58,17 +59,17 @@ class WanDenoiser(nn.Module):
         angles = embed.timesteps_proj(timestep.flatten())
         time = embed.time_embedder(angles.to(embed.time_embedder.linear_1.weight.dtype)).to(x.dtype)
         time = time.reshape(timestep.shape[0], timestep.shape[1], time.shape[-1])
-        modulation = embed.time_proj(embed.act_fn(time)).unflatten(2, (6, -1))
+        modulation = Modulation(embed.time_proj(embed.act_fn(time)).unflatten(2, (6, -1)), generated)
         prompt = embed.text_embedder(prompt)
         if image is not None:
             image = embed.image_embedder(image)
         for block in net.blocks:
             x = self.block(block, x, prompt, image, modulation, rope)
-        shift, scale = (net.scale_shift_table.unsqueeze(0) + time.float().unsqueeze(2)).unbind(dim=2)
+        shift, scale = Modulation(time.unsqueeze(2), generated).plus(net.scale_shift_table)
         return net.proj_out((net.norm_out(x.float()) * (1 + scale) + shift).to(x.dtype))
 
-    def block(self, block, x: Tensor, prompt: Tensor, image: Tensor | None, modulation: Tensor, rope) -> Tensor:
-        shift, scale, gate, ff_shift, ff_scale, ff_gate = (block.scale_shift_table.unsqueeze(0) + modulation.float()).unbind(dim=2)
+    def block(self, block, x: Tensor, prompt: Tensor, image: Tensor | None, modulation: Modulation, rope) -> Tensor:
+        shift, scale, gate, ff_shift, ff_scale, ff_gate = modulation.plus(block.scale_shift_table)
         y = (block.norm1(x.float()) * (1 + scale) + shift).to(x.dtype)
         x = (x.float() + attend(block.attn1, y, y, rope) * gate).to(x.dtype)
         y = block.norm2(x.float()).to(x.dtype)
