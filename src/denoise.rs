@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::guidance::guide;
 use crate::model::Model;
 use crate::noise::{Generator, chunk_seed};
 use crate::package::present_of;
 use crate::patches;
 use crate::runtime::{Cancel, Feeds, Graph, Tensor, Tensors};
-use crate::sampler::{Sampler, guide};
+use crate::sampler::Sampler;
 use crate::schedule::SchedulerConfig;
 
 /// What is asked of the denoiser.
@@ -233,10 +234,11 @@ impl Diffuser {
         let seq_len = patches::seq_len([c, t, h, w], self.token_size(), 1)?;
         let schedule = config.schedule(self.options.num_inference_steps, seq_len).map_err(invalid)?;
         let schedule = Arc::new(schedule);
-        let mut sampler = Sampler::new(config, schedule.clone());
+        let mut sampler = Sampler::new(schedule.clone());
 
         let mut sample = vec![0.0; c * t * h * w];
-        Generator::new(chunk_seed(self.options.seed, self.chunk_index)).randn(&mut sample);
+        let mut generator = Generator::new(chunk_seed(self.options.seed, self.chunk_index));
+        generator.randn(&mut sample);
         let begin = match start {
             Start::Noise(_) => {
                 if schedule.init_noise_sigma != 1.0 {
@@ -273,7 +275,7 @@ impl Diffuser {
                 let what = format!("output `prediction` of graph `{}`", expert.graph.name());
                 return Err(Error::shape(what, prediction.len(), format!("{} values", sample.len())));
             }
-            sampler.step(index, &mut sample, prediction);
+            sampler.step(index, &mut sample, prediction, |noise| generator.randn(noise));
             on_step(index + 1 - begin, steps - begin);
         }
         if let Some(stream) = stream {

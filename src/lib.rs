@@ -8,6 +8,7 @@
 
 mod denoise;
 mod error;
+pub mod guidance;
 mod model;
 pub mod noise;
 mod onnx;

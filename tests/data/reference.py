@@ -6,6 +6,7 @@
 Floats are written with the fewest digits that give the same single-precision number back.
 """
 
+import inspect
 import json
 from pathlib import Path
 
@@ -14,9 +15,14 @@ import numpy as np
 import torch
 from diffusers import (
     CogVideoXDDIMScheduler,
+    CogVideoXDPMScheduler,
     DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    LCMScheduler,
+    TCDScheduler,
     UniPCMultistepScheduler,
 )
 
@@ -91,10 +97,22 @@ def mu_of(config, seq_len):
     return seq_len * m + (config["base_shift"] - m * config["base_image_seq_len"])
 
 
+def linear_quadratic(steps, threshold_noise=0.025):
+    """linear_quadratic_schedule of diffusers' Mochi pipeline, importing which needs more packages."""
+    n = steps // 2
+    difference = n - threshold_noise * steps
+    a = difference / (n * (steps - n) ** 2)
+    b = threshold_noise / n - 2 * difference / (steps - n) ** 2
+    gone = [i * threshold_noise / n for i in range(n)] + [a * i**2 + b * i + a * n**2 for i in range(n, steps)]
+    return np.array([1.0 - x for x in gone])
+
+
 def set_timesteps(scheduler, steps, seq_len=0, sigma_schedule=None, sigmas=None):
     arguments = {}
     if sigma_schedule == "linspace":
         arguments["sigmas"] = np.linspace(1.0, 1 / steps, steps)
+    if sigma_schedule == "linear_quadratic":
+        arguments["sigmas"] = linear_quadratic(steps)
     if sigmas is not None:
         arguments["sigmas"] = np.array(sigmas)
     if seq_len:
@@ -105,50 +123,86 @@ def set_timesteps(scheduler, steps, seq_len=0, sigma_schedule=None, sigmas=None)
         scheduler.set_timesteps(steps, **arguments)
 
 
+def loop(scheduler, sample, begin, eta):
+    """The sample after each step, with the noise of seed 7 where a step adds some."""
+    generator = torch.Generator("cpu").manual_seed(7)
+    extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    if eta is not None:
+        extra["eta"] = eta
+    samples, original, back = [], None, None
+    for t in scheduler.timesteps[begin:]:
+        scaled = scheduler.scale_model_input(sample, t) if hasattr(scheduler, "scale_model_input") else sample
+        output = model(scaled, t)
+        if isinstance(scheduler, CogVideoXDPMScheduler):
+            sample, original = scheduler.step(output, original, t, back, sample, **extra)
+            back = t
+        else:
+            sample = scheduler.step(output, t, sample, **extra).prev_sample
+        assert sample.dtype == torch.float32 and sample.isfinite().all(), (scheduler.config, t)
+        samples.append(floats(sample))
+    return samples
+
+
+def noisy(scheduler, index):
+    """CLEAN with the noise of step `index`."""
+    t = scheduler.timesteps[index : index + 1]
+    if not hasattr(scheduler, "add_noise"):
+        return scheduler.scale_noise(CLEAN, t, FIRST)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(index)  # neighbouring steps may have the same whole timestep
+    return scheduler.add_noise(CLEAN, FIRST, t)
+
+
 def run(make, case, steps, trace):
-    scheduler = make()
-    set_timesteps(scheduler, steps, **case)
+    case = dict(case)
+    eta = case.pop("eta", None)
+
+    def fresh():
+        scheduler = make()
+        set_timesteps(scheduler, steps, **case)
+        return scheduler
+
+    scheduler = fresh()
     result = {"timesteps": floats(scheduler.timesteps), "init_noise_sigma": floats(scheduler.init_noise_sigma)[0]
               if hasattr(scheduler, "init_noise_sigma") else 1.0}
-    if not isinstance(scheduler, (DDIMScheduler, CogVideoXDDIMScheduler)):
+    if not isinstance(
+        scheduler,
+        (DDIMScheduler, CogVideoXDDIMScheduler, CogVideoXDPMScheduler, LCMScheduler, TCDScheduler),
+    ):
         result["sigmas"] = floats(scheduler.sigmas)
-
-    index = steps // 2
-    t = scheduler.timesteps[index : index + 1]
-    add_noise = getattr(scheduler, "add_noise", None)
-    noisy = add_noise(CLEAN, FIRST, t) if add_noise else scheduler.scale_noise(CLEAN, t, FIRST)
-    result["noisy"] = floats(noisy)
+    if not getattr(scheduler.config, "invert_sigmas", False):  # where diffusers takes the signal for the noise
+        result["noisy"] = floats(noisy(scheduler, steps // 2))
 
     for name, begin in (("loop", 0), ("late_loop", steps // 2)):
         if name == "late_loop" and not (trace and steps == 5):
             continue
-        scheduler = make()
-        set_timesteps(scheduler, steps, **case)
+        scheduler = fresh()
         if hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(begin)
-        sample, samples = FIRST * result["init_noise_sigma"], []
-        for t in scheduler.timesteps[begin:]:
-            scaled = scheduler.scale_model_input(sample, t) if hasattr(scheduler, "scale_model_input") else sample
-            sample = scheduler.step(model(scaled, t), t, sample).prev_sample
-            assert sample.dtype == torch.float32 and sample.isfinite().all(), (case, steps, t)
-            samples.append(floats(sample))
+        samples = loop(scheduler, FIRST * result["init_noise_sigma"], begin, eta)
         result[name] = samples if trace else samples[-1:]
     return result
 
 
-def scheduler_cases(cls, variants):
+def scheduler_cases(cls, variants, counts=(1, 2, 4, 5, 20, 50), traced=(2, 5, 20)):
     cases = []
     for variant in variants:
-        extra = {k: variant.pop(k) for k in ("seq_len", "sigma_schedule", "sigmas") if k in variant}
-        steps = [len(extra["sigmas"])] if "sigmas" in extra else [1, 2, 4, 5, 20, 50]
-        if variant.get("shift_terminal"):
+        extra = {k: variant.pop(k) for k in ("seq_len", "sigma_schedule", "sigmas", "eta") if k in variant}
+        steps = [len(extra["sigmas"])] if "sigmas" in extra else counts
+        if variant.get("shift_terminal") or extra.get("sigma_schedule") == "linear_quadratic":
             steps = [n for n in steps if n > 1]
         # What a package would say: all of diffusers' fields that aren't None.
         config = {k: v for k, v in cls(**variant).config.items() if v is not None and not k.startswith("_")}
+        if config.get("lambda_min_clipped") == -float("inf"):
+            del config["lambda_min_clipped"]  # which JSON can't say
         config |= {k: v for k, v in extra.items() if k != "seq_len"}
-        runs = {n: run(lambda: cls(**variant), extra, n, trace=n in (2, 5, 20)) for n in steps}
+        runs = {n: run(lambda: cls(**variant), extra, n, trace=n in traced) for n in steps}
         cases.append({"config": {"type": cls.__name__, **config}, "seq_len": extra.get("seq_len", 0), "runs": runs})
     return cases
+
+
+LATENT = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+FLOW = dict(use_flow_sigmas=True, prediction_type="flow_prediction")
 
 
 def flow_euler():
@@ -170,30 +224,76 @@ def flow_euler():
                 {"shift": 3.0, "shift_terminal": 0.02},
                 {"sigmas": [1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875]},
                 {"shift": 5.0, "sigmas": [1.0, 0.7, 0.3]},
+                {"invert_sigmas": True, "sigma_schedule": "linear_quadratic"},  # Mochi
+                {"shift": 7.0, "sigma_schedule": "linspace"},  # HunyuanVideo
             ],
         ),
     )
 
 
 def unipc():
-    flow = dict(use_flow_sigmas=True, prediction_type="flow_prediction")
     write(
         "unipc",
         scheduler_cases(
             UniPCMultistepScheduler,
             [
-                {**flow, "flow_shift": 3.0},
-                {**flow, "flow_shift": 5.0, "solver_order": 1},
-                {**flow, "flow_shift": 5.0, "solver_order": 3},
-                {**flow, "solver_order": 3, "disable_corrector": [0, 2]},
-                {**flow, "flow_shift": 3.0, "shift_terminal": 0.05},
-                {**flow, "flow_shift": 3.0, "sigmas": [0.95, 0.8, 0.5, 0.2]},
+                {**FLOW, "flow_shift": 3.0},
+                {**FLOW, "flow_shift": 5.0, "solver_order": 1},
+                {**FLOW, "flow_shift": 5.0, "solver_order": 3},
+                {**FLOW, "solver_order": 3, "disable_corrector": [0, 2]},
+                {**FLOW, "flow_shift": 3.0, "shift_terminal": 0.05},
+                {**FLOW, "flow_shift": 3.0, "sigmas": [0.95, 0.8, 0.5, 0.2]},
             ],
+        ),
+    )
+    write(
+        "unipc_betas",
+        scheduler_cases(
+            UniPCMultistepScheduler,
+            [
+                {},
+                {**LATENT, "solver_order": 3, "timestep_spacing": "trailing", "prediction_type": "v_prediction"},
+                {**LATENT, "use_karras_sigmas": True},
+                {**LATENT, "final_sigmas_type": "sigma_min", "timestep_spacing": "leading", "steps_offset": 1},
+            ],
+            counts=(1, 2, 5, 20),
         ),
     )
 
 
-LATENT = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+def dpm_multistep():
+    write(
+        "dpm_flow",
+        scheduler_cases(
+            DPMSolverMultistepScheduler,
+            [
+                {**FLOW, "flow_shift": 3.0},  # Sana
+                {**FLOW, "flow_shift": 5.0, "solver_order": 1},
+                {**FLOW, "flow_shift": 5.0, "solver_order": 3},
+                {**FLOW, "flow_shift": 3.0, "solver_type": "heun", "lower_order_final": False},
+                {**FLOW, "flow_shift": 3.0, "algorithm_type": "sde-dpmsolver++"},
+            ],
+            counts=(1, 2, 5, 20, 50),
+        ),
+    )
+    write(
+        "dpm_betas",
+        scheduler_cases(
+            DPMSolverMultistepScheduler,
+            [
+                {},  # PixArt
+                {**LATENT, "use_karras_sigmas": True, "timestep_spacing": "leading", "steps_offset": 1},
+                {**LATENT, "solver_order": 3, "prediction_type": "v_prediction", "timestep_spacing": "trailing"},
+                {**LATENT, "solver_type": "heun", "euler_at_final": True, "final_sigmas_type": "sigma_min"},
+                {**LATENT, "final_sigmas_type": "sigma_min", "prediction_type": "sample"},
+                {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1},
+                {**LATENT, "algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True},
+                {**LATENT, "algorithm_type": "sde-dpmsolver++", "solver_order": 3, "solver_type": "heun"},
+                {**LATENT, "algorithm_type": "sde-dpmsolver++", "solver_type": "heun"},
+            ],
+            counts=(1, 2, 5, 20),
+        ),
+    )
 
 
 def ddim():
@@ -237,6 +337,54 @@ def cogvideox_ddim():
     )
 
 
+def cogvideox_dpm():
+    zero_snr = dict(rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction")
+    write(
+        "cogvideox_dpm",
+        scheduler_cases(
+            CogVideoXDPMScheduler,
+            [
+                {**zero_snr, "snr_shift_scale": 1.0},
+                {**zero_snr, "set_alpha_to_one": False},
+                {"timestep_spacing": "linspace"},
+                {"beta_schedule": "linear", "prediction_type": "sample"},
+            ],
+            counts=(1, 2, 5, 20, 50),
+        ),
+    )
+
+
+def consistency():
+    write(
+        "lcm",
+        scheduler_cases(
+            LCMScheduler,
+            [
+                {},
+                {"beta_schedule": "linear", "original_inference_steps": 100, "timestep_scaling": 0.01},
+                {"prediction_type": "v_prediction", "clip_sample": True},
+                {"prediction_type": "sample", "rescale_betas_zero_snr": True},
+            ],
+            counts=(1, 2, 4, 5, 7, 50),
+            traced=(2, 5, 7),
+        ),
+    )
+    write(
+        "tcd",
+        scheduler_cases(
+            TCDScheduler,
+            [
+                {"eta": 0.3},
+                {"eta": 0.0},
+                {"eta": 1.0, "prediction_type": "v_prediction"},
+                {"eta": 0.5, "prediction_type": "sample", "original_inference_steps": 100},
+            ],
+            counts=(1, 2, 4, 5, 7, 50),
+            traced=(2, 5, 7),
+        ),
+    )
+
+
 def euler_discrete():
     write(
         "euler_discrete",
@@ -248,7 +396,20 @@ def euler_discrete():
                 {**LATENT, "timestep_spacing": "trailing"},
                 {**LATENT, "prediction_type": "v_prediction", "final_sigmas_type": "sigma_min"},
                 {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample", "timestep_spacing": "leading"},
+                {**LATENT, "use_karras_sigmas": True, "timestep_spacing": "leading", "steps_offset": 1},
             ],
+        ),
+    )
+    write(
+        "euler_ancestral",
+        scheduler_cases(
+            EulerAncestralDiscreteScheduler,
+            [
+                {},
+                {**LATENT, "timestep_spacing": "trailing"},  # SDXL-Turbo
+                {**LATENT, "timestep_spacing": "leading", "steps_offset": 1, "prediction_type": "v_prediction"},
+            ],
+            counts=(1, 2, 4, 5, 20),
         ),
     )
     zero_snr = dict(rescale_betas_zero_snr=True, timestep_spacing="trailing")
@@ -277,5 +438,17 @@ def spacings():
 
 if __name__ == "__main__":
     OUT.mkdir(exist_ok=True)
-    for make in (noise, patches, flow_euler, unipc, ddim, cogvideox_ddim, euler_discrete, spacings):
+    for make in (
+        noise,
+        patches,
+        flow_euler,
+        unipc,
+        dpm_multistep,
+        ddim,
+        cogvideox_ddim,
+        cogvideox_dpm,
+        euler_discrete,
+        consistency,
+        spacings,
+    ):
         make()
