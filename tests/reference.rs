@@ -225,7 +225,7 @@ mod samplers {
                 let context = format!("{steps} steps of {config:?}");
                 let schedule = config.schedule(steps, seq_len).unwrap_or_else(|e| panic!("{e}: {context}"));
 
-                assert_eq!(schedule.len(), steps);
+                assert_eq!(schedule.len(), expected.timesteps.len());
                 for (found, expected) in schedule.timesteps.iter().zip(&expected.timesteps) {
                     let close = (found - expected).abs() <= 1e-6 * expected.abs();
                     assert!(close, "timestep {found} instead of {expected}: {context}");
@@ -316,6 +316,11 @@ mod samplers {
     }
 
     #[test]
+    fn pndm_is_that_of_diffusers() {
+        check("pndm", 2e-7, 1e-5);
+    }
+
+    #[test]
     fn cogvideox_ddim_is_that_of_diffusers() {
         check("cogvideox_ddim", 2e-7, 2e-6);
     }
@@ -373,6 +378,7 @@ mod invariants {
             "type = 'DPMSolverMultistepScheduler'\nuse_karras_sigmas = true\nsolver_order = 3",
             "type = 'DPMSolverMultistepScheduler'\nalgorithm_type = 'sde-dpmsolver++'\nprediction_type = 'v_prediction'",
             "type = 'DDIMScheduler'\nbeta_schedule = 'scaled_linear'\nclip_sample = false\nprediction_type = 'v_prediction'",
+            "type = 'PNDMScheduler'\nskip_prk_steps = true\nset_alpha_to_one = true",
             "type = 'CogVideoXDDIMScheduler'\nprediction_type = 'v_prediction'\ntimestep_spacing = 'trailing'",
             "type = 'CogVideoXDPMScheduler'\nprediction_type = 'v_prediction'\ntimestep_spacing = 'trailing'",
             "type = 'EulerDiscreteScheduler'\nbeta_start = 0.00085\nbeta_end = 0.012",
@@ -400,12 +406,15 @@ mod invariants {
                     }
                     Err(reason) => panic!("{steps} {config:?}: {reason}"),
                 };
-                assert_eq!((schedule.timesteps.len(), schedule.sigmas.len()), (steps, steps + 1));
+                // PNDM does its second step twice.
+                let twice = config.name() == "PNDMScheduler";
+                let len = if twice && steps > 1 { steps + 1 } else { steps };
+                assert_eq!((schedule.timesteps.len(), schedule.sigmas.len()), (len, len + 1));
                 // TCD ends on the lowest level of training.
                 let rest = if config.name() == "TCDScheduler" { 0.03 } else { 0.0 };
-                assert!(schedule.sigmas[steps] <= rest, "{config:?}");
+                assert!(schedule.sigmas[len] <= rest, "{config:?}");
                 assert!(
-                    schedule.sigmas.is_sorted_by(|a, b| a > b),
+                    schedule.sigmas.is_sorted_by(|a, b| a > b || twice && a == b),
                     "{steps} {config:?}: {:?}",
                     schedule.sigmas
                 );
@@ -453,7 +462,7 @@ mod invariants {
         for config in configs() {
             let schedule = config.schedule(4, 1024).unwrap();
             let mut sample = [0.5, -2.0, 3.25];
-            schedule.add_noise(&mut sample, &[9.0, 9.0, 9.0], 4);
+            schedule.add_noise(&mut sample, &[9.0, 9.0, 9.0], schedule.len());
             match config.name() {
                 "TCDScheduler" => assert!(super::relative_error(&sample, &[0.5, -2.0, 3.25]) < 0.1),
                 _ => assert_eq!(sample, [0.5, -2.0, 3.25], "{config:?}"),
@@ -471,7 +480,7 @@ mod invariants {
                 let mut sampler = Sampler::new(schedule.clone());
                 let mut sample = truth;
                 schedule.add_noise(&mut sample, &first, 0);
-                for index in 0..steps {
+                for index in 0..schedule.len() {
                     let (mut signal, mut sigma) = ([1.0], [0.0]);
                     schedule.add_noise(&mut signal, &[0.0], index);
                     schedule.add_noise(&mut sigma, &[1.0], index);
@@ -562,7 +571,7 @@ mod invariants {
                 assert!(schedule.sigmas.is_sorted_by(|a, b| a >= b), "{text}: {schedule:?}");
                 let mut sampler = Sampler::new(schedule);
                 let mut sample = [0.5, -1.0, 2.0].map(|x| x * sampler.schedule().init_noise_sigma);
-                for index in 0..steps {
+                for index in 0..sampler.schedule().len() {
                     let scale = sampler.scale_model_input(index);
                     let output = sample.map(|x| (x * scale).clamp(-1.0, 1.0));
                     sampler.step(index, &mut sample, &output, |noise| noise.fill(0.5));
@@ -589,10 +598,14 @@ mod invariants {
                     for spacing in ["linspace", "leading", "trailing"] {
                         for prediction in ["epsilon", "v_prediction", "sample"] {
                             for zero_snr in [false, true] {
+                                let own = match *name {
+                                    "PNDMScheduler" => "skip_prk_steps = true".into(),
+                                    _ => format!("rescale_betas_zero_snr = {zero_snr}"),
+                                };
                                 try_out(format!(
                                     "type = '{name}'\nnum_train_timesteps = {train}\nbeta_start = {start:?}\n\
                                      beta_end = {end:?}\ntimestep_spacing = '{spacing}'\n\
-                                     prediction_type = '{prediction}'\nrescale_betas_zero_snr = {zero_snr}"
+                                     prediction_type = '{prediction}'\n{own}"
                                 ));
                             }
                         }
@@ -632,13 +645,13 @@ mod refusals {
             let config: SchedulerConfig = toml::from_str(&format!("type = '{name}'")).unwrap();
             assert_eq!(config.name(), *name);
         }
-        assert!(refusal("PNDMScheduler", "").contains("PNDMScheduler"));
+        assert!(refusal("HeunDiscreteScheduler", "").contains("HeunDiscreteScheduler"));
     }
 
     #[test]
     fn unknown_fields_are_named() {
         for name in SchedulerConfig::NAMES {
-            assert!(refusal(name, "skip_prk_steps = true").contains("skip_prk_steps"));
+            assert!(refusal(name, "skip_prk = true").contains("skip_prk"));
         }
     }
 
@@ -685,6 +698,7 @@ mod refusals {
                 "`final_sigmas_type` is SigmaMin",
             ),
             ("EulerAncestralDiscreteScheduler", "prediction_type = 'sample'", "`prediction_type` is sample"),
+            ("PNDMScheduler", "", "`skip_prk_steps` is false"),
             ("LCMScheduler", "original_inference_steps = 1001", "`original_inference_steps` is 1001"),
             ("LCMScheduler", "timestep_scaling = 0", "`timestep_scaling` is 0"),
             ("TCDScheduler", "eta = 1.5", "`eta` is 1.5"),
@@ -765,6 +779,7 @@ mod refusals {
 
         let ddim = config("type = 'DDIMScheduler'\nclip_sample = false\nbeta_schedule = 'scaled_linear'");
         for name in [
+            "PNDMScheduler",
             "EulerDiscreteScheduler",
             "EulerAncestralDiscreteScheduler",
             "DPMSolverMultistepScheduler",

@@ -128,7 +128,7 @@ impl CogVideoX {
         let update = Update {
             sample: sample as f32,
             original: (drift * (1.0 + earlier)) as f32,
-            earlier: [(-drift * earlier) as f32, 0.0],
+            earlier: [(-drift * earlier) as f32, 0.0, 0.0, 0.0],
             noise: noise as f32,
             ..Update::default()
         };

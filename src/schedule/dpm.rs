@@ -239,7 +239,7 @@ impl DpmSolverMultistep {
                 let bent = (slope * near + bend) / (near + far);
                 let (near, far) = ((slope + bent) / near, -bent / far);
                 update.original += near;
-                update.earlier = [far - near, -far];
+                update.earlier = [far - near, -far, 0.0, 0.0];
             }
         }
         let original = self.prediction_type.original(f64::from(from.signal), f64::from(from.noise));

@@ -30,6 +30,7 @@ mod ddim;
 mod dpm;
 mod euler;
 mod flow;
+mod pndm;
 mod precision;
 mod spacing;
 mod steps;
@@ -45,6 +46,7 @@ pub use ddim::Ddim;
 pub use dpm::DpmSolverMultistep;
 pub use euler::{EulerAncestralDiscrete, EulerDiscrete};
 pub use flow::FlowMatchEulerDiscrete;
+pub use pndm::Pndm;
 pub use steps::Schedule;
 pub use unipc::UniPCMultistep;
 pub use words::{
@@ -64,9 +66,11 @@ pub enum SchedulerConfig {
     DPMSolverMultistepScheduler(DpmSolverMultistep),
     /// Variance-preserving diffusion, deterministic.
     DDIMScheduler(Ddim),
-    /// The same with a shifted signal-to-noise ratio.
+    /// The same by a linear multistep method.
+    PNDMScheduler(Pndm),
+    /// Variance-preserving diffusion with a shifted signal-to-noise ratio.
     CogVideoXDDIMScheduler(CogVideoX),
-    /// The same again by a multistep solver with fresh noise at each step.
+    /// The same by a multistep solver with fresh noise at each step.
     CogVideoXDPMScheduler(CogVideoX),
     /// Variance-exploding view of diffusion with betas, one Euler step at a time.
     EulerDiscreteScheduler(EulerDiscrete),
@@ -86,6 +90,7 @@ macro_rules! inner {
             SchedulerConfig::UniPCMultistepScheduler($table) => $call,
             SchedulerConfig::DPMSolverMultistepScheduler($table) => $call,
             SchedulerConfig::DDIMScheduler($table) => $call,
+            SchedulerConfig::PNDMScheduler($table) => $call,
             SchedulerConfig::CogVideoXDDIMScheduler($table) => $call,
             SchedulerConfig::CogVideoXDPMScheduler($table) => $call,
             SchedulerConfig::EulerDiscreteScheduler($table) => $call,
@@ -103,6 +108,7 @@ impl SchedulerConfig {
         "UniPCMultistepScheduler",
         "DPMSolverMultistepScheduler",
         "DDIMScheduler",
+        "PNDMScheduler",
         "CogVideoXDDIMScheduler",
         "CogVideoXDPMScheduler",
         "EulerDiscreteScheduler",
@@ -118,6 +124,7 @@ impl SchedulerConfig {
             Self::UniPCMultistepScheduler(_) => "UniPCMultistepScheduler",
             Self::DPMSolverMultistepScheduler(_) => "DPMSolverMultistepScheduler",
             Self::DDIMScheduler(_) => "DDIMScheduler",
+            Self::PNDMScheduler(_) => "PNDMScheduler",
             Self::CogVideoXDDIMScheduler(_) => "CogVideoXDDIMScheduler",
             Self::CogVideoXDPMScheduler(_) => "CogVideoXDPMScheduler",
             Self::EulerDiscreteScheduler(_) => "EulerDiscreteScheduler",
@@ -172,6 +179,7 @@ impl SchedulerConfig {
             Self::UniPCMultistepScheduler(config) => config.schedule(num_inference_steps),
             Self::DPMSolverMultistepScheduler(config) => config.schedule(num_inference_steps),
             Self::DDIMScheduler(config) => config.schedule(num_inference_steps),
+            Self::PNDMScheduler(config) => config.schedule(num_inference_steps),
             Self::CogVideoXDDIMScheduler(config) => config.ddim_schedule(num_inference_steps),
             Self::CogVideoXDPMScheduler(config) => config.dpm_schedule(num_inference_steps),
             Self::EulerDiscreteScheduler(config) => config.schedule(num_inference_steps),

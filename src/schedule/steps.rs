@@ -5,15 +5,17 @@ use super::words::PredictionType;
 /// These are the steps of one run: what the model is told, how much noise there is, and how a step is done.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
-    /// What the model gets as its timestep, one for each step: falling, or rising with `invert_sigmas`.
+    /// What the model gets as its timestep, one for each step: never rising, or never falling with `invert_sigmas`.
     pub timesteps: Vec<f32>,
-    /// The noise level before each step, and after the last one: one more than there are steps, falling.
+    /// The noise level before each step, and after the last one: one more than there are steps, never rising.
     ///
     /// In flow matching it is the share of noise, from 1 to 0, or that of the signal with `invert_sigmas`, which rises. In
     /// the other diffusions it is the ratio of noise to signal, which is infinite where the signal is zero.
     pub sigmas: Vec<f32>,
     /// What standard normal noise is multiplied by to be the first sample.
     pub init_noise_sigma: f32,
+    /// How many steps were asked for, which the length may exceed.
+    pub(super) num_inference_steps: usize,
     /// Signal and noise before each step, and after the last one.
     pub(super) levels: Vec<Level>,
     /// Each step, by the number of earlier steps of the run that the solver may look back at.
@@ -29,10 +31,11 @@ impl Schedule {
         steps: Vec<Vec<Step>>,
     ) -> Self {
         debug_assert!(timesteps.len() == steps.len() && sigmas.len() == levels.len());
-        Self { timesteps, sigmas, init_noise_sigma: 1.0, levels, steps }
+        let num_inference_steps = steps.len();
+        Self { timesteps, sigmas, init_noise_sigma: 1.0, num_inference_steps, levels, steps }
     }
 
-    /// Returns the number of steps.
+    /// Returns the number of steps, which is that asked for but with `PNDMScheduler`, which does one more.
     pub fn len(&self) -> usize {
         self.timesteps.len()
     }
@@ -48,8 +51,11 @@ impl Schedule {
     /// done, rounded down. Values beyond are taken as the nearest of the two. The index is [`len`](Self::len) where no
     /// step is left. Source: `get_timesteps` of diffusers' image-to-image and video-to-video pipelines.
     pub fn begin_index(&self, strength: f64) -> usize {
-        let steps = (self.len() as f64 * strength) as usize; // saturates; NaN is 0
-        self.len() - steps.min(self.len())
+        let steps = (self.num_inference_steps as f64 * strength) as usize; // saturates; NaN is 0
+        match steps {
+            0 => self.len(),
+            steps => self.num_inference_steps.saturating_sub(steps),
+        }
     }
 
     /// Brings a clean `sample` to the noise level before step `index`, in place; [`len`](Self::len) is the level after
@@ -150,12 +156,11 @@ impl Step {
 
     fn is_finite(&self) -> bool {
         let Self { original: o, update: u, .. } = self;
-        let correction = self.correction.iter().flat_map(|c| {
-            let [first, second, third] = c.earlier;
-            [c.last_sample, c.original, first, second, third]
-        });
-        [o.sample, o.output, u.sample, u.original, u.output, u.earlier[0], u.earlier[1], u.noise]
+        let correction =
+            self.correction.iter().flat_map(|c| [c.last_sample, c.original].into_iter().chain(c.earlier));
+        [o.sample, o.output, u.sample, u.original, u.output, u.noise]
             .into_iter()
+            .chain(u.earlier)
             .chain(correction)
             .all(f32::is_finite)
     }
@@ -184,7 +189,7 @@ pub(crate) struct Update {
     pub sample: f32,
     pub original: f32,
     pub output: f32,
-    pub earlier: [f32; 2],
+    pub earlier: [f32; 4],
     pub noise: f32,
 }
 

@@ -3,7 +3,7 @@
 use super::betas::{Trained, Training};
 use super::checks::absent;
 use super::{
-    Ddim, DpmSolverMultistep, EulerAncestralDiscrete, EulerDiscrete, FlowMatchEulerDiscrete, Lcm,
+    Ddim, DpmSolverMultistep, EulerAncestralDiscrete, EulerDiscrete, FlowMatchEulerDiscrete, Lcm, Pndm,
     PredictionType, SchedulerConfig, Tcd, UniPCMultistep,
 };
 
@@ -141,6 +141,7 @@ impl BetaTraining {
             SchedulerConfig::EulerDiscreteScheduler(config) => (config.training(), None),
             SchedulerConfig::EulerAncestralDiscreteScheduler(config) => (config.training(), None),
             SchedulerConfig::TCDScheduler(config) => (config.training(), None),
+            SchedulerConfig::PNDMScheduler(config) => (config.training(), None),
             SchedulerConfig::DDIMScheduler(config) => {
                 (config.training(), config.clip_sample.then_some(config.clip_sample_range))
             }
@@ -165,6 +166,12 @@ impl BetaTraining {
                 Lcm { clip_sample, clip_sample_range, ..Lcm::default() }.with_training(training),
             ),
             "TCDScheduler" => SchedulerConfig::TCDScheduler(Tcd::default().with_training(training)),
+            "PNDMScheduler" => {
+                absent(name, "rescale_betas_zero_snr", training.rescale_betas_zero_snr)?;
+                SchedulerConfig::PNDMScheduler(
+                    Pndm { skip_prk_steps: true, ..Pndm::default() }.with_training(training),
+                )
+            }
             "EulerDiscreteScheduler" => {
                 SchedulerConfig::EulerDiscreteScheduler(EulerDiscrete::default().with_training(training))
             }

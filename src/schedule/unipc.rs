@@ -320,7 +320,8 @@ impl Weights {
     }
 
     fn update(&self) -> Update {
-        let (earlier, first) = self.factors();
+        let ([second, third], first) = self.factors();
+        let earlier = [second, third, 0.0, 0.0];
         Update { sample: self.keep, original: first, earlier, ..Update::default() }
     }
 

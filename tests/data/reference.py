@@ -22,6 +22,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     LCMScheduler,
+    PNDMScheduler,
     TCDScheduler,
     UniPCMultistepScheduler,
 )
@@ -167,7 +168,7 @@ def run(make, case, steps, trace):
               if hasattr(scheduler, "init_noise_sigma") else 1.0}
     if not isinstance(
         scheduler,
-        (DDIMScheduler, CogVideoXDDIMScheduler, CogVideoXDPMScheduler, LCMScheduler, TCDScheduler),
+        (DDIMScheduler, PNDMScheduler, CogVideoXDDIMScheduler, CogVideoXDPMScheduler, LCMScheduler, TCDScheduler),
     ):
         result["sigmas"] = floats(scheduler.sigmas)
     if not getattr(scheduler.config, "invert_sigmas", False):  # where diffusers takes the signal for the noise
@@ -316,6 +317,22 @@ def ddim():
     )
 
 
+def pndm():
+    write(
+        "pndm",
+        scheduler_cases(
+            PNDMScheduler,
+            [
+                {**LATENT, "skip_prk_steps": True, "steps_offset": 1},  # Stable Diffusion 1.5
+                {"skip_prk_steps": True, "set_alpha_to_one": True, "prediction_type": "v_prediction"},
+                {**LATENT, "skip_prk_steps": True, "timestep_spacing": "trailing"},
+                {**LATENT, "skip_prk_steps": True, "timestep_spacing": "linspace"},
+            ],
+            counts=(1, 2, 4, 5, 20, 50),
+        ),
+    )
+
+
 def cogvideox_ddim():
     write(
         "cogvideox_ddim",
@@ -445,6 +462,7 @@ if __name__ == "__main__":
         unipc,
         dpm_multistep,
         ddim,
+        pndm,
         cogvideox_ddim,
         cogvideox_dpm,
         euler_discrete,
