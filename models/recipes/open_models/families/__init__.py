@@ -1,11 +1,15 @@
 """The families that can be exported, found by the pipeline's class. A new family is a file here and a line below."""
 from __future__ import annotations
 
+from .animatediff import AnimateDiff
 from .base import Family
+from .cogvideox import CogVideoX
 from .ltx import Ltx
+from .stable_diffusion import StableDiffusion
+from .stable_diffusion_xl import StableDiffusionXL
 from .wan import Wan
 
-FAMILIES: tuple[type[Family], ...] = (Wan, Ltx)
+FAMILIES: tuple[type[Family], ...] = (Wan, Ltx, CogVideoX, AnimateDiff, StableDiffusion, StableDiffusionXL)
 
 
 def find(pipeline: str) -> type[Family]:
