@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::guidance::guide;
+use crate::guidance::Guidance;
 use crate::model::Model;
 use crate::noise::{Generator, chunk_seed};
 use crate::package::present_of;
@@ -268,7 +268,8 @@ impl Diffuser {
             if guidance_scale > 1.0 {
                 let negative = negative.ok_or_else(no_negative)?;
                 let uncond = self.run(expert, &latents, timestep, negative, 1, cancel)?;
-                guide(output(&mut prediction)?.f32_mut()?, uncond["prediction"].f32()?, guidance_scale);
+                let cond = output(&mut prediction)?.f32_mut()?;
+                Guidance::new(guidance_scale).apply(cond, uncond["prediction"].f32()?);
             }
             let prediction = output(&mut prediction)?.f32()?;
             if prediction.len() != sample.len() {

@@ -1,7 +1,7 @@
 //! Samplers: one step from a noise level to the next.
 //!
 //! ```
-//! # use latentflow::{guidance::guide, noise::Generator, sampler::Sampler, schedule::SchedulerConfig};
+//! # use latentflow::{guidance::Guidance, noise::Generator, sampler::Sampler, schedule::SchedulerConfig};
 //! # let config: SchedulerConfig = toml::from_str("type = 'FlowMatchEulerDiscreteScheduler'")?;
 //! # let denoise = |latents: &[f32], _timestep: f32, _prompt: &str| latents.to_vec();
 //! let mut generator = Generator::new(42);
@@ -13,7 +13,7 @@
 //!     let scale = sampler.scale_model_input(index);
 //!     let input: Vec<f32> = latents.iter().map(|x| x * scale).collect();
 //!     let mut prediction = denoise(&input, timestep, "a cat");
-//!     guide(&mut prediction, &denoise(&input, timestep, ""), 5.0);
+//!     Guidance::new(5.0).apply(&mut prediction, &denoise(&input, timestep, ""));
 //!     sampler.step(index, &mut latents, &prediction, |noise| generator.randn(noise));
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -26,6 +26,7 @@ from diffusers import (
     TCDScheduler,
     UniPCMultistepScheduler,
 )
+from diffusers.guiders import ClassifierFreeGuidance, ClassifierFreeZeroStarGuidance
 
 OUT = Path(__file__).parent / "reference"
 MADE_WITH = f"torch {torch.__version__.split('+')[0]}, diffusers {diffusers.__version__}, numpy {np.__version__}"
@@ -436,6 +437,40 @@ def euler_discrete():
     )
 
 
+# Guidance: two predictions and what diffusers' guiders make of them.
+
+
+def guidance():
+    generator = torch.Generator("cpu").manual_seed(3)
+    cond, uncond = (torch.randn(1, 2, 3, 4, generator=generator) for _ in range(2))
+    uncond = 0.8 * cond + 0.3 * uncond + 0.1
+    cases = []
+    for scale, rescale, zero_star in [
+        (5.0, 0.0, False),
+        (7.5, 0.7, False),
+        (3.0, 1.0, False),
+        (5.0, 0.0, True),
+        (7.5, 0.35, True),
+    ]:
+        arguments = {"guidance_scale": scale, "guidance_rescale": rescale}
+        if zero_star:
+            guider = ClassifierFreeZeroStarGuidance(**arguments, zero_init_steps=0)
+        else:
+            guider = ClassifierFreeGuidance(**arguments)
+        guider.set_state(step=1, num_inference_steps=10, timestep=torch.tensor(900))
+        cases.append(
+            {
+                "scale": scale,
+                "rescale": rescale,
+                "zero_star": zero_star,
+                "cond": floats(cond),
+                "uncond": floats(uncond),
+                "guided": floats(guider.forward(cond, uncond).pred),
+            }
+        )
+    write("guidance", cases)
+
+
 # Timesteps of many step counts, as sums that notice an exchange. Trailing: numpy.arange gives one value too
 # many for some counts, as its length is rounded up; that value is no step.
 
@@ -467,6 +502,7 @@ if __name__ == "__main__":
         cogvideox_dpm,
         euler_discrete,
         consistency,
+        guidance,
         spacings,
     ):
         make()
