@@ -18,6 +18,7 @@ pub mod patches;
 mod runtime;
 pub mod sampler;
 pub mod schedule;
+pub mod step_cache;
 pub mod text;
 pub mod vae;
 
