@@ -267,7 +267,8 @@ fn run_library(model: &Arc<Model>, chunks: usize) -> Result<Duration> {
     let chunk = m.stream.map_or(1, |s| s.chunk);
     let mut started = Instant::now();
     for index in 0..chunks {
-        let latents = diffuser.chunk(embeds.positive(), embeds.negative(), chunk, &cancel, &mut |_, _| ())?;
+        let latents =
+            diffuser.chunk(embeds.positive(), embeds.negative(), chunk, &cancel, &mut |_, _, _| ())?;
         let frames = decoder.decode(&latents, &cancel)?;
         (0..frames.len()).for_each(|frame| frames.write_rgb(frame, &mut rgb, width * 3));
         if index == 0 {

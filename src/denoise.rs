@@ -163,7 +163,7 @@ impl Diffuser {
     /// Makes the next chunk of the scene: latents `[C, T, h, w]`.
     ///
     /// `positive` and `negative` are the text encoder's outputs for the prompt and the negative prompt; `on_step` hears of
-    /// each step that is done, with the number of all of them.
+    /// each step that is done, of the number of all of them, and of the sample after it.
     ///
     /// # Errors
     /// [`Error::Setting`] if guidance is asked for without a negative prompt, or more than one chunk a scene of a model of
@@ -175,7 +175,7 @@ impl Diffuser {
         negative: Option<&Tensors>,
         num_latent_frames: usize,
         cancel: &Cancel,
-        on_step: &mut dyn FnMut(usize, usize),
+        on_step: &mut dyn FnMut(usize, usize, &[f32]),
     ) -> Result<Vec<f32>> {
         self.make(Start::Noise(num_latent_frames), positive, negative, cancel, on_step)
     }
@@ -195,7 +195,7 @@ impl Diffuser {
         positive: &Tensors,
         negative: Option<&Tensors>,
         cancel: &Cancel,
-        on_step: &mut dyn FnMut(usize, usize),
+        on_step: &mut dyn FnMut(usize, usize, &[f32]),
     ) -> Result<Vec<f32>> {
         if !(0.0..=1.0).contains(&strength) {
             let reason = "it is a share, 0 to 1".into();
@@ -210,7 +210,7 @@ impl Diffuser {
         positive: &Tensors,
         negative: Option<&Tensors>,
         cancel: &Cancel,
-        on_step: &mut dyn FnMut(usize, usize),
+        on_step: &mut dyn FnMut(usize, usize, &[f32]),
     ) -> Result<Vec<f32>> {
         let num_latent_frames = match start {
             Start::Noise(frames) => frames,
@@ -277,7 +277,7 @@ impl Diffuser {
                 return Err(Error::shape(what, prediction.len(), format!("{} values", sample.len())));
             }
             sampler.step(index, &mut sample, prediction, |noise| generator.randn(noise));
-            on_step(index + 1 - begin, steps - begin);
+            on_step(index + 1 - begin, steps - begin, &sample);
         }
         if let Some(stream) = stream {
             // One more pass over the clean latents gives the keys and values that later chunks look back at.

@@ -24,7 +24,7 @@ fn diffuser(model: &Arc<Model>, change: impl FnOnce(&mut DiffuseOptions)) -> Dif
 }
 
 fn chunk(diffuser: &mut Diffuser, prompt: &PromptEmbeds, frames: usize) -> Vec<f32> {
-    diffuser.chunk(prompt.positive(), prompt.negative(), frames, &Cancel::new(), &mut |_, _| ()).unwrap()
+    diffuser.chunk(prompt.positive(), prompt.negative(), frames, &Cancel::new(), &mut |_, _, _| ()).unwrap()
 }
 
 fn channel_mean(latents: &[f32], channel: usize) -> f32 {
@@ -110,7 +110,9 @@ mod a_chunk {
         let mut diffuser = diffuser(&model, |o| o.num_inference_steps = 3);
         let (red, mut told) = (embeds(&model, "red"), Vec::new());
         diffuser
-            .chunk(red.positive(), red.negative(), 3, &Cancel::new(), &mut |step, of| told.push((step, of)))
+            .chunk(red.positive(), red.negative(), 3, &Cancel::new(), &mut |step, of, _| {
+                told.push((step, of))
+            })
             .unwrap();
         assert_eq!(told, [(1, 3), (2, 3), (3, 3)]);
     }
@@ -125,7 +127,7 @@ mod a_chunk_of_a_video {
         let red = embeds(&model, "red");
         let mut diffuser = diffuser(&model, |o| o.num_inference_steps = 4);
         let out = diffuser
-            .chunk_of_video(&blue, strength, red.positive(), None, &Cancel::new(), &mut |_, _| ())
+            .chunk_of_video(&blue, strength, red.positive(), None, &Cancel::new(), &mut |_, _, _| ())
             .unwrap();
         (blue, out)
     }
@@ -148,7 +150,7 @@ mod a_chunk_of_a_video {
         let red = embeds(&model, "red");
         let mut diffuser = diffuser(&model, |o| o.num_inference_steps = 4);
         let (mut told, video) = (Vec::new(), vec![0.5; 4 * 2 * 6 * 8]);
-        let mut on_step = |step, of| told.push((step, of));
+        let mut on_step = |step, of, _: &[f32]| told.push((step, of));
         diffuser.chunk_of_video(&video, 0.5, red.positive(), None, &Cancel::new(), &mut on_step).unwrap();
         assert_eq!(told, [(1, 2), (2, 2)]);
     }
@@ -161,7 +163,7 @@ mod a_chunk_of_a_video {
             let mut diffuser = diffuser(&model, |_| ());
             let video: Vec<f32> = video.iter().map(|x| x * value).collect();
             diffuser
-                .chunk_of_video(&video, 0.0, red.positive(), None, &Cancel::new(), &mut |_, _| ())
+                .chunk_of_video(&video, 0.0, red.positive(), None, &Cancel::new(), &mut |_, _, _| ())
                 .unwrap();
             chunk(&mut diffuser, &red, 2)
         };
@@ -180,7 +182,7 @@ mod a_chunk_of_a_video {
                 red.positive(),
                 None,
                 &Cancel::new(),
-                &mut |_, _| (),
+                &mut |_, _, _| (),
             );
             result.unwrap_err().to_string()
         };
@@ -222,7 +224,8 @@ mod refused {
         let model = model("tiny-clip");
         let prompt = TextEncoder::new(model.clone()).unwrap().encode("red", None, &Cancel::new()).unwrap();
         let mut diffuser = diffuser(&model, |_| ());
-        let error = diffuser.chunk(prompt.positive(), prompt.negative(), 3, &Cancel::new(), &mut |_, _| ());
+        let error =
+            diffuser.chunk(prompt.positive(), prompt.negative(), 3, &Cancel::new(), &mut |_, _, _| ());
         assert!(error.unwrap_err().to_string().contains("negative prompt"));
     }
 
@@ -232,7 +235,7 @@ mod refused {
         let red = embeds(&model, "red");
         let mut diffuser = diffuser(&model, |_| ());
         chunk(&mut diffuser, &red, 3);
-        let error = diffuser.chunk(red.positive(), red.negative(), 3, &Cancel::new(), &mut |_, _| ());
+        let error = diffuser.chunk(red.positive(), red.negative(), 3, &Cancel::new(), &mut |_, _, _| ());
         assert!(error.unwrap_err().to_string().contains("one clip"));
     }
 
@@ -243,7 +246,7 @@ mod refused {
         let cancel = Cancel::new();
         let mut diffuser = diffuser(&model, |o| o.num_inference_steps = 50);
         let mut steps = 0;
-        let result = diffuser.chunk(red.positive(), None, 2, &cancel, &mut |_, _| {
+        let result = diffuser.chunk(red.positive(), None, 2, &cancel, &mut |_, _, _| {
             steps += 1;
             cancel.cancel();
         });
@@ -251,7 +254,7 @@ mod refused {
         cancel.reset();
         diffuser.start_scene();
         assert_eq!(
-            diffuser.chunk(red.positive(), None, 2, &cancel, &mut |_, _| ()).unwrap().len(),
+            diffuser.chunk(red.positive(), None, 2, &cancel, &mut |_, _, _| ()).unwrap().len(),
             4 * 2 * 6 * 8
         );
     }

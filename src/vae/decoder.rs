@@ -165,14 +165,22 @@ impl Frames {
     /// # Panics
     /// If `index` is not below [`len`](Self::len), or `out` is too short.
     pub fn write_rgb(&self, index: usize, out: &mut [u8], stride: usize) {
+        for (from, to) in self.rows(index).zip(out.chunks_mut(stride)) {
+            to_bytes(from, &mut to[..self.width * 3]);
+        }
+    }
+
+    /// Returns the rows of frame `index` from the top, each of [`width`](Self::width) pixels in RGB, about 0..1.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Self::len).
+    pub fn rows(&self, index: usize) -> impl Iterator<Item = &[f32]> {
         let data = match &self.data {
             Data::Graph(tensor) => tensor.f32().expect("checked when decoded"),
             Data::Blended(data) => data,
         };
         let frame = &data[index * self.plane..][..self.plane];
-        for (from, to) in frame.chunks_exact(self.row).zip(out.chunks_mut(stride)).take(self.height) {
-            to_bytes(&from[..self.width * 3], &mut to[..self.width * 3]);
-        }
+        frame.chunks_exact(self.row).take(self.height).map(|row| &row[..self.width * 3])
     }
 }
 

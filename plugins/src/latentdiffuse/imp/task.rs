@@ -336,7 +336,7 @@ impl LatentDiffuse {
             diffuser.start_scene();
         }
         let clip = manifest.stream.is_none();
-        let mut on_step = |step: usize, steps: usize| {
+        let mut on_step = |step: usize, steps: usize, _: &[f32]| {
             if clip {
                 let text = format!("step {step}/{steps}, {} %", 100 * step / steps);
                 self.tell_progress(gst::ProgressType::Continue, Some(text));
