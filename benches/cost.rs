@@ -183,11 +183,12 @@ impl Bare {
         let cancel = Cancel::new();
         let denoiser = model.graph(&m.denoisers[0].file, &cancel)?;
         let options = DiffuseOptions::new(model);
-        if options.guidance_scale > 1.0 {
-            eprintln!("guidance is {}: every step counts twice", options.guidance_scale);
+        let guidance_scale = m.defaults.guidance_scale;
+        if guidance_scale > 1.0 {
+            eprintln!("guidance is {guidance_scale}: every step counts twice");
         }
-        let steps = options.num_inference_steps * if options.guidance_scale > 1.0 { 2 } else { 1 };
-        let caches = if options.guidance_scale > 1.0 { 2 } else { 1 };
+        let caches = if guidance_scale > 1.0 { 2 } else { 1 };
+        let steps = options.num_inference_steps * caches;
         let diffuser = Diffuser::new(model.clone(), options)?;
         let [c, t, h, w] = diffuser.latent_shape(stream.chunk);
         let token = m.latents.size_multiple / m.latents.spatial_compression_ratio;

@@ -1,16 +1,25 @@
-//! The loop from noise to a clean latent: guidance, several denoisers, clips and streams.
+//! The loop from noise, and perhaps an image, to a clean latent: guidance, several denoisers, clips and streams.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::guidance::Guidance;
 use crate::model::Model;
-use crate::noise::{Generator, chunk_seed};
+use crate::noise::{self, chunk_seed};
 use crate::package::present_of;
+use crate::parameters::{self, Axes};
 use crate::patches;
-use crate::runtime::{Cancel, Feeds, Graph, Tensor, Tensors};
+use crate::runtime::{Cancel, ExecutionProvider, Feeds, Graph, Tensor, Tensors};
 use crate::sampler::Sampler;
 use crate::schedule::SchedulerConfig;
+use crate::vae::{self, Pixels};
+
+/// The seed where nobody asks for one.
+pub const DEFAULT_SEED: u64 = 42;
+
+/// The input of a denoiser that does its guidance itself.
+const GUIDANCE_SCALE: &str = "guidance_scale";
 
 /// What is asked of the denoiser.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,12 +32,15 @@ pub struct DiffuseOptions {
     pub frame_rate: f32,
     /// Denoising steps, from 1.
     pub num_inference_steps: usize,
-    /// Classifier-free guidance (Ho and Salimans, 2022); at 1 and below the negative prompt is not looked at.
-    pub guidance_scale: f32,
+    /// Classifier-free guidance (Ho and Salimans, 2022); at 1 and below the negative prompt is not looked at. A denoiser with
+    /// guidance in it is told this number instead. `None` is the package's, each denoiser's own where it has one.
+    pub guidance_scale: Option<f32>,
     /// Decides the noise, the same as `torch.Generator("cpu").manual_seed(seed)`.
     pub seed: u64,
     /// Noise schedule and sampler.
     pub scheduler: SchedulerConfig,
+    /// Whether graphs stay open. Where they don't, one is open at a time, and none after a clip.
+    pub keep_loaded: bool,
 }
 
 impl DiffuseOptions {
@@ -40,9 +52,10 @@ impl DiffuseOptions {
             height: m.video.height.default,
             frame_rate: m.video.frame_rate.default.numer as f32 / m.video.frame_rate.default.denom as f32,
             num_inference_steps: m.defaults.num_inference_steps,
-            guidance_scale: m.defaults.guidance_scale,
-            seed: 42,
+            guidance_scale: None,
+            seed: DEFAULT_SEED,
             scheduler: m.scheduler.clone(),
+            keep_loaded: true,
         }
     }
 
@@ -60,13 +73,9 @@ impl DiffuseOptions {
             let reason = "at least one step is needed".into();
             return Err(Error::Setting { setting: "num-inference-steps", value: "0".into(), reason });
         }
-        if !self.guidance_scale.is_finite() {
-            let value = self.guidance_scale.to_string();
-            return Err(Error::Setting {
-                setting: "guidance-scale",
-                value,
-                reason: "it must be a number".into(),
-            });
+        if let Some(value) = self.guidance_scale.filter(|scale| !scale.is_finite()) {
+            let reason = "it must be a number".into();
+            return Err(Error::Setting { setting: "guidance-scale", value: value.to_string(), reason });
         }
         Ok(())
     }
@@ -74,9 +83,11 @@ impl DiffuseOptions {
 
 /// A denoiser and the timesteps that it serves.
 struct Expert {
+    file: PathBuf,
     min_timestep: f32,
-    guidance_scale: Option<f32>,
-    graph: Arc<Graph>,
+    /// The package's.
+    guidance_scale: f32,
+    graph: Option<Arc<Graph>>,
 }
 
 /// What a chunk starts from.
@@ -96,27 +107,127 @@ pub struct Diffuser {
     model: Arc<Model>,
     options: DiffuseOptions,
     experts: Vec<Expert>,
+    conditioner: Option<Arc<Graph>>,
+    provider: Option<ExecutionProvider>,
+    /// `[1, 1, h, w, 3]` in 0..1.
+    image: Option<Tensor>,
     /// Of the prompt and of the negative prompt.
     caches: [Cache; 2],
     chunk_index: u64,
 }
 
 impl Diffuser {
-    /// Opens the model's denoisers.
+    /// Returns the denoisers of `model`, which open when they are first needed.
     ///
     /// # Errors
-    /// [`Error::Setting`] names the option that the model can't do; also as [`Graph::open`].
+    /// [`Error::Setting`] names the option that the model can't do.
     pub fn new(model: Arc<Model>, options: DiffuseOptions) -> Result<Self> {
         options.check(&model)?;
-        let open = |d: &crate::package::DenoiserConfig| {
-            Ok(Expert {
-                min_timestep: d.min_timestep,
-                guidance_scale: d.guidance_scale,
-                graph: model.graph(&d.file, &Cancel::new())?,
-            })
+        let m = model.manifest();
+        let expert = |d: &crate::package::DenoiserConfig| Expert {
+            file: d.file.clone(),
+            min_timestep: d.min_timestep,
+            guidance_scale: d.guidance_scale.unwrap_or(m.defaults.guidance_scale),
+            graph: None,
         };
-        let experts = model.manifest().denoisers.iter().map(open).collect::<Result<_>>()?;
-        Ok(Self { model, options, experts, caches: Default::default(), chunk_index: 0 })
+        let experts = m.denoisers.iter().map(expert).collect();
+        Ok(Self {
+            model,
+            options,
+            experts,
+            conditioner: None,
+            provider: None,
+            image: None,
+            caches: Default::default(),
+            chunk_index: 0,
+        })
+    }
+
+    /// Opens what the next chunk needs at once: all graphs, or the first where one is open at a time.
+    ///
+    /// # Errors
+    /// As [`Model::graph`].
+    pub fn open(&mut self, cancel: &Cancel) -> Result<()> {
+        if self.image.is_some() {
+            self.open_conditioner(cancel)?;
+        }
+        match (self.options.keep_loaded, &self.conditioner) {
+            (true, _) => {
+                (0..self.experts.len()).try_for_each(|index| self.open_expert(index, cancel).map(drop))
+            }
+            (false, None) => self.open_expert(0, cancel).map(drop),
+            (false, Some(_)) => Ok(()),
+        }
+    }
+
+    /// Closes the graphs; they open again when they are needed.
+    pub fn close(&mut self) {
+        self.conditioner = None;
+        self.experts.iter_mut().for_each(|expert| expert.graph = None);
+    }
+
+    fn open_conditioner(&mut self, cancel: &Cancel) -> Result<Option<Arc<Graph>>> {
+        if self.conditioner.is_none()
+            && let Some(config) = &self.model.manifest().conditioner
+        {
+            if !self.options.keep_loaded {
+                self.experts.iter_mut().for_each(|expert| expert.graph = None);
+            }
+            self.conditioner = Some(self.model.graph(&config.file, cancel)?);
+        }
+        Ok(self.conditioner.clone())
+    }
+
+    fn open_expert(&mut self, index: usize, cancel: &Cancel) -> Result<Arc<Graph>> {
+        if let Some(graph) = &self.experts[index].graph {
+            return Ok(graph.clone());
+        }
+        if !self.options.keep_loaded {
+            self.close();
+        }
+        let graph = self.model.graph(&self.experts[index].file, cancel)?;
+        self.provider = Some(graph.provider());
+        self.experts[index].graph = Some(graph.clone());
+        Ok(graph)
+    }
+
+    /// Takes the image that the next clips start from, of the size asked for: RGB rows, `stride` bytes apart.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if the model takes no image, [`Error::Shape`] if there are too few bytes.
+    pub fn set_image(&mut self, rgb: &[u8], stride: usize) -> Result<()> {
+        let m = self.model.manifest();
+        if m.conditioner.is_none() {
+            let reason = match (&m.stream, &m.encoder) {
+                (Some(_), Some(_)) => {
+                    "this model takes images as a video prompt: link `vaeencode` to the pad `video`"
+                }
+                _ => "this model makes video of prompts alone; its package has no [conditioner]",
+            };
+            let (setting, value) = ("image", "given".to_owned());
+            return Err(Error::Setting { setting, value, reason: reason.into() });
+        }
+        let (width, height) = (self.options.width, self.options.height);
+        let row = width * 3;
+        let needed = stride.saturating_mul(height - 1).saturating_add(row);
+        if stride < row || rgb.len() < needed {
+            let found = format!("{} bytes in rows of {stride}", rgb.len());
+            let expected = format!("{needed} bytes in rows of at least {row} ({width}×{height} RGB)");
+            return Err(Error::Shape { what: "an image".into(), found, expected });
+        }
+        let data: Vec<u8> =
+            rgb.chunks(stride).take(height).flat_map(|bytes| &bytes[..row]).copied().collect();
+        let inside = |pixels: usize| pixels.next_multiple_of(m.latents.size_multiple);
+        let (w, h) = (inside(width), inside(height));
+        let mut image = Tensor::from_f32(&[1, 1, h, w, 3], vec![0.0; h * w * 3])?;
+        Pixels { data: &data, width, height }.cut((0, 0), (w, h), image.f32_mut()?);
+        self.image = Some(image);
+        Ok(())
+    }
+
+    /// Lets the next clips start from noise alone.
+    pub fn clear_image(&mut self) {
+        self.image = None;
     }
 
     /// Returns what is asked of it.
@@ -124,7 +235,7 @@ impl Diffuser {
         &self.options
     }
 
-    /// Asks for something else from the next chunk on; a change of size starts a new scene.
+    /// Asks for something else from the next chunk on; a change of size starts a new scene and forgets the image.
     ///
     /// # Errors
     /// [`Error::Setting`] names the option that the model can't do; then nothing changes.
@@ -132,14 +243,15 @@ impl Diffuser {
         options.check(&self.model)?;
         if (options.width, options.height) != (self.options.width, self.options.height) {
             self.start_scene();
+            self.image = None;
         }
         self.options = options;
         Ok(())
     }
 
-    /// Returns where the denoisers run.
-    pub fn provider(&self) -> crate::ExecutionProvider {
-        self.experts[0].graph.provider()
+    /// Returns where the denoisers run, once they were opened.
+    pub fn provider(&self) -> Option<ExecutionProvider> {
+        self.provider
     }
 
     /// Forgets the chunks before: the next one starts a scene.
@@ -162,12 +274,12 @@ impl Diffuser {
 
     /// Makes the next chunk of the scene: latents `[C, T, h, w]`.
     ///
-    /// `positive` and `negative` are the text encoder's outputs for the prompt and the negative prompt; `on_step` hears of
+    /// `positive` and `negative` are the text encoders' outputs for the prompt and the negative prompt; `on_step` hears of
     /// each step that is done, of the number of all of them, and of the sample after it.
     ///
     /// # Errors
-    /// [`Error::Setting`] if guidance is asked for without a negative prompt, or more than one chunk a scene of a model of
-    /// clips; [`Error::Cancelled`] after [`Cancel::cancel`], and then the scene has to be started again; also as
+    /// [`Error::Setting`] if guidance is asked for without a negative prompt, more than one chunk a scene of a model of
+    /// clips, or no image was given to a model that needs one; [`Error::Cancelled`] after [`Cancel::cancel`], and then the scene has to be started again; also as
     /// [`Graph::run`].
     pub fn chunk(
         &mut self,
@@ -223,57 +335,68 @@ impl Diffuser {
                 video.len() / frame
             }
         };
-        let stream = self.model.manifest().stream;
+        let model = self.model.clone();
+        let (stream, layout) = (model.manifest().stream, model.manifest().latents.noise_layout);
         if stream.is_none() && self.chunk_index > 0 {
             let reason = "this model makes one clip a prompt and can't go on".into();
             return Err(Error::Setting { setting: "duration", value: "longer than the clip".into(), reason });
         }
-        let [c, t, h, w] = self.latent_shape(num_latent_frames);
+        let shape @ [c, t, h, w] = self.latent_shape(num_latent_frames);
         let config = &self.options.scheduler;
         let invalid = |reason| Error::Setting { setting: "scheduler", value: format!("{config:?}"), reason };
-        let seq_len = patches::seq_len([c, t, h, w], self.token_size(), 1)?;
+        let seq_len = patches::seq_len(shape, self.token_size(), 1)?;
         let schedule = config.schedule(self.options.num_inference_steps, seq_len).map_err(invalid)?;
         let schedule = Arc::new(schedule);
         let mut sampler = Sampler::new(schedule.clone());
 
-        let mut sample = vec![0.0; c * t * h * w];
-        let mut generator = Generator::new(chunk_seed(self.options.seed, self.chunk_index));
-        generator.randn(&mut sample);
-        let begin = match start {
+        let mut generator = noise::Generator::new(chunk_seed(self.options.seed, self.chunk_index));
+        let mut noise = generator.latents(shape, layout);
+        let (mut sample, begin) = match start {
             Start::Noise(_) => {
                 if schedule.init_noise_sigma != 1.0 {
-                    sample.iter_mut().for_each(|x| *x *= schedule.init_noise_sigma);
+                    noise.iter_mut().for_each(|x| *x *= schedule.init_noise_sigma);
                 }
-                0
+                (noise.clone(), 0)
             }
             Start::Video(video, strength) => {
                 let begin = schedule.begin_index(strength);
-                let noise = std::mem::replace(&mut sample, video.to_vec());
+                let mut sample = video.to_vec();
                 if begin < schedule.len() {
                     schedule.add_noise(&mut sample, &noise, begin);
                 }
-                begin
+                (sample, begin)
             }
         };
+        let mut extras = self.condition(noise, shape, cancel)?;
+        if let (Some(first), Start::Noise(_)) = (extras.remove("latents"), start) {
+            sample.copy_from_slice(first.f32()?);
+        }
+        let frames = vae::num_frames(&model.manifest().latents, t, self.chunk_index == 0);
+        let chunk = Chunk { positive, negative, extras, axes: Axes { latents: shape, frames } };
+
         let mut latents = Tensor::from_f32(&[1, c, t, h, w], sample.clone())?;
         let steps = schedule.len();
+        // What the graph in use is fed of the manifest's parameters.
+        let mut filled = None;
         for (index, &timestep) in schedule.timesteps.iter().enumerate().skip(begin) {
             let scale = sampler.scale_model_input(index);
             for (input, x) in latents.f32_mut()?.iter_mut().zip(&sample) {
                 *input = x * scale;
             }
-            let expert = expert_at(&self.experts, timestep);
-            let guidance_scale = expert.guidance_scale.unwrap_or(self.options.guidance_scale);
-            let mut prediction = self.run(expert, &latents, timestep, positive, 0, cancel)?;
-            if guidance_scale > 1.0 {
-                let negative = negative.ok_or_else(no_negative)?;
-                let uncond = self.run(expert, &latents, timestep, negative, 1, cancel)?;
+            let expert = self.expert_at(timestep);
+            let graph = self.open_expert(expert, cancel)?;
+            let guidance_scale = self.guidance_scale(expert);
+            let parameters = chunk.parameters(&model, expert, &graph, &mut filled)?;
+            let pass = Pass { graph: &graph, latents: &latents, timestep, guidance_scale, parameters };
+            let mut prediction = self.run(&pass, &chunk, 0, cancel)?;
+            if is_guided(&graph, guidance_scale) {
+                let uncond = self.run(&pass, &chunk, 1, cancel)?;
                 let cond = output(&mut prediction)?.f32_mut()?;
                 Guidance::new(guidance_scale).apply(cond, uncond["prediction"].f32()?);
             }
             let prediction = output(&mut prediction)?.f32()?;
             if prediction.len() != sample.len() {
-                let what = format!("output `prediction` of graph `{}`", expert.graph.name());
+                let what = format!("output `prediction` of graph `{}`", graph.name());
                 return Err(Error::shape(what, prediction.len(), format!("{} values", sample.len())));
             }
             sampler.step(index, &mut sample, prediction, |noise| generator.randn(noise));
@@ -282,16 +405,60 @@ impl Diffuser {
         if let Some(stream) = stream {
             // One more pass over the clean latents gives the keys and values that later chunks look back at.
             latents.f32_mut()?.copy_from_slice(&sample);
-            let expert = expert_at(&self.experts, 0.0);
-            let guided = expert.guidance_scale.unwrap_or(self.options.guidance_scale) > 1.0;
-            for (branch, embeds) in [Some(positive), negative.filter(|_| guided)].into_iter().enumerate() {
-                let Some(embeds) = embeds else { continue };
-                let mut outputs = self.run(expert, &latents, 0.0, embeds, branch, cancel)?;
+            let expert = self.expert_at(0.0);
+            let graph = self.open_expert(expert, cancel)?;
+            let guidance_scale = self.guidance_scale(expert);
+            let parameters = chunk.parameters(&model, expert, &graph, &mut filled)?;
+            let pass = Pass { graph: &graph, latents: &latents, timestep: 0.0, guidance_scale, parameters };
+            let branches = if is_guided(&graph, guidance_scale) && negative.is_some() { 2 } else { 1 };
+            for branch in 0..branches {
+                let mut outputs = self.run(&pass, &chunk, branch, cancel)?;
                 self.caches[branch].append(&mut outputs, &stream)?;
             }
+        } else if !self.options.keep_loaded {
+            self.close();
         }
         self.chunk_index += 1;
         Ok(sample)
+    }
+
+    /// Returns what the conditioner gives for the image and `noise` `[C, T, h, w]`: the first sample `latents`, and extras for the
+    /// denoisers. Without a conditioner or an image that is nothing.
+    fn condition(&mut self, noise: Vec<f32>, shape: [usize; 4], cancel: &Cancel) -> Result<Tensors> {
+        let model = self.model.clone();
+        let Some(config) = &model.manifest().conditioner else { return Ok(Tensors::new()) };
+        if self.image.is_none() {
+            if config.required {
+                let reason = format!(
+                    "{} makes video of an image; link one to the pad `image` of latentdiffuse: filesrc location=cat.jpg ! \
+                     decodebin ! videoconvert ! videoscale ! d.image",
+                    model.id()
+                );
+                return Err(Error::Setting { setting: "image", value: "missing".into(), reason });
+            }
+            return Ok(Tensors::new());
+        }
+        let (Some(graph), Some(image)) = (self.open_conditioner(cancel)?, &self.image) else {
+            return Ok(Tensors::new());
+        };
+        let [c, t, h, w] = shape;
+        let length = noise.len();
+        let noise = Tensor::from_f32(&[1, c, t, h, w], noise)?;
+        let mut feeds = Feeds::from([("image", image), ("noise", &noise)]);
+        let axes = Axes { latents: shape, frames: 1 };
+        let given = |name: &str| ["image", "noise"].contains(&name);
+        let filled = parameters::fill(&graph, &model.manifest().parameters, axes, given)?;
+        feeds.extend(filled.iter().map(|(name, tensor)| (name.as_str(), tensor)));
+        let outputs = graph.run(&feeds, cancel)?;
+        let first = outputs.get("latents").map(|latents| latents.f32().map(<[f32]>::len)).transpose()?;
+        if first != Some(length) {
+            let what = format!("output `latents` of graph `{}`", graph.name());
+            return Err(Error::shape(what, first, format!("{length} values")));
+        }
+        if !self.options.keep_loaded {
+            self.conditioner = None;
+        }
+        Ok(outputs)
     }
 
     /// Returns the side of a token in latent cells: a token covers `size_multiple` pixels.
@@ -300,29 +467,34 @@ impl Diffuser {
         l.size_multiple / l.spatial_compression_ratio
     }
 
-    fn run(
-        &self,
-        expert: &Expert,
-        latents: &Tensor,
-        timestep: f32,
-        embeds: &Tensors,
-        branch: usize,
-        cancel: &Cancel,
-    ) -> Result<Tensors> {
-        let graph = &expert.graph;
+    /// Returns the index of the denoiser that serves `timestep`; the last one serves whatever the others leave.
+    fn expert_at(&self, timestep: f32) -> usize {
+        let serves = |expert: &Expert| timestep >= expert.min_timestep;
+        self.experts.iter().position(serves).unwrap_or(self.experts.len() - 1)
+    }
+
+    /// Returns what was asked for, else the package's.
+    fn guidance_scale(&self, expert: usize) -> f32 {
+        self.options.guidance_scale.unwrap_or(self.experts[expert].guidance_scale)
+    }
+
+    fn run(&self, pass: &Pass, chunk: &Chunk, branch: usize, cancel: &Cancel) -> Result<Tensors> {
+        let graph = pass.graph;
         let per_frame = graph.signature().input("timestep").is_some_and(|t| t.shape.len() == 2);
-        let [_, _, frames, h, w] = latents.shape()[..] else { unreachable!("latents have five dimensions") };
+        let [_, frames, h, w] = chunk.axes.latents;
         let timestep = match per_frame {
-            true => Tensor::from_f32(&[1, frames], vec![timestep; frames])?,
-            false => Tensor::from_f32(&[1], vec![timestep])?,
+            true => Tensor::from_f32(&[1, frames], vec![pass.timestep; frames])?,
+            false => Tensor::from_f32(&[1], vec![pass.timestep])?,
         };
-        let guidance_scale = Tensor::from_f32(&[1], vec![self.options.guidance_scale])?;
+        let guidance_scale = Tensor::from_f32(&[1], vec![pass.guidance_scale])?;
         let frame_rate = Tensor::from_f32(&[1], vec![self.options.frame_rate])?;
-        let mut feeds: Feeds = embeds.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        let embeds = if branch == 0 { chunk.positive } else { chunk.negative.ok_or_else(no_negative)? };
+        let others = [embeds, &chunk.extras, pass.parameters].into_iter().flatten();
+        let mut feeds: Feeds = others.map(|(name, tensor)| (name.as_str(), tensor)).collect();
         feeds.extend([
-            ("latents", latents),
+            ("latents", pass.latents),
             ("timestep", &timestep),
-            ("guidance_scale", &guidance_scale),
+            (GUIDANCE_SCALE, &guidance_scale),
             ("frame_rate", &frame_rate),
         ]);
         let tokens = (h / self.token_size()) * (w / self.token_size());
@@ -334,14 +506,50 @@ impl Diffuser {
     }
 }
 
+/// What stays the same in all passes of a chunk.
+struct Chunk<'a> {
+    positive: &'a Tensors,
+    negative: Option<&'a Tensors>,
+    /// The conditioner's.
+    extras: Tensors,
+    axes: Axes,
+}
+
+impl Chunk<'_> {
+    /// Returns what `graph`, that of `expert`, is fed of the manifest's parameters: `filled`, if that is its already.
+    fn parameters<'a>(
+        &self,
+        model: &Model,
+        expert: usize,
+        graph: &Graph,
+        filled: &'a mut Option<(usize, Tensors)>,
+    ) -> Result<&'a Tensors> {
+        if filled.as_ref().is_none_or(|(known, _)| *known != expert) {
+            let given = |name: &str| self.extras.contains_key(name) || self.positive.contains_key(name);
+            let tensors = parameters::fill(graph, &model.manifest().parameters, self.axes, given)?;
+            *filled = Some((expert, tensors));
+        }
+        Ok(&filled.as_ref().expect("filled above").1)
+    }
+}
+
+/// One step's call of a denoiser, but for the prompt.
+struct Pass<'a> {
+    graph: &'a Graph,
+    latents: &'a Tensor,
+    timestep: f32,
+    guidance_scale: f32,
+    parameters: &'a Tensors,
+}
+
+/// Returns whether a second pass, without the prompt, is needed.
+fn is_guided(graph: &Graph, guidance_scale: f32) -> bool {
+    guidance_scale > 1.0 && graph.signature().input(GUIDANCE_SCALE).is_none()
+}
+
 fn output(outputs: &mut Tensors) -> Result<&mut Tensor> {
     let missing = || Error::shape("output `prediction`", "missing", "a tensor of that name");
     outputs.get_mut("prediction").ok_or_else(missing)
-}
-
-fn expert_at(experts: &[Expert], timestep: f32) -> &Expert {
-    // The last one serves whatever the others leave.
-    experts.iter().find(|e| timestep >= e.min_timestep).unwrap_or(&experts[experts.len() - 1])
 }
 
 fn no_negative() -> Error {

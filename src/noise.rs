@@ -17,6 +17,8 @@ use std::f32::consts::TAU;
 
 use ndarray::ArrayD;
 
+use crate::package::NoiseLayout;
+
 /// This is PyTorch's CPU generator, as far as float32 normal numbers need it.
 ///
 /// ```
@@ -63,6 +65,23 @@ impl Generator {
             // ... and a ragged tail draws the last 16 afresh, some of them finished ones.
             last.fill_with(|| self.engine.uniform_f32());
             box_muller(last);
+        }
+    }
+
+    /// Returns the noise of a chunk of latents `[C, T, H, W]`, drawn in the order of `layout`: the tensor that diffusers draws for a
+    /// batch of one.
+    pub fn latents(&mut self, shape: [usize; 4], layout: NoiseLayout) -> Vec<f32> {
+        let [c, t, h, w] = shape;
+        let mut noise = vec![0.0; c * t * h * w];
+        self.randn(&mut noise);
+        match layout {
+            NoiseLayout::ChannelsFirst => noise,
+            NoiseLayout::FramesFirst => {
+                // [T, C, H, W] -> [C, T, H, W]
+                let plane =
+                    |c_index: usize, t_index: usize| &noise[(t_index * c + c_index) * h * w..][..h * w];
+                (0..c).flat_map(|c| (0..t).map(move |t| plane(c, t))).flatten().copied().collect()
+            }
         }
     }
 
@@ -217,6 +236,16 @@ mod tests {
         assert_eq!(shaped.shape(), [2, 3, 4, 5]);
         assert!(shaped.iter().eq(flat.iter()));
         assert_eq!(randn(&[3, 0], 7).len(), 0);
+    }
+
+    #[test]
+    fn frames_first_is_another_order_of_the_same_numbers() {
+        let drawn = randn(&[3, 2, 2, 4], 7);
+        let latents = Generator::new(7).latents([2, 3, 2, 4], NoiseLayout::FramesFirst);
+        let latents = ArrayD::from_shape_vec(vec![2, 3, 2, 4], latents).unwrap();
+        assert_eq!(latents, drawn.permuted_axes(vec![1, 0, 2, 3]).as_standard_layout());
+        let same = Generator::new(7).latents([2, 3, 2, 4], NoiseLayout::ChannelsFirst);
+        assert!(same.iter().eq(randn(&[2, 3, 2, 4], 7).iter()));
     }
 
     #[test]

@@ -97,7 +97,7 @@ mod a_chunk {
         let model = model("tiny-clip");
         let red = embeds(&model, "red");
         let strength = |scale| {
-            let mut diffuser = diffuser(&model, |o| o.guidance_scale = scale);
+            let mut diffuser = diffuser(&model, |o| o.guidance_scale = Some(scale));
             channel_mean(&chunk(&mut diffuser, &red, 3), 0)
         };
         assert!(strength(3.0) > strength(1.5));
@@ -216,7 +216,7 @@ mod refused {
     #[test]
     fn are_no_steps_and_guidance_that_is_no_number() {
         assert!(refusal("tiny-stream", |o| o.num_inference_steps = 0).contains("num-inference-steps"));
-        assert!(refusal("tiny-stream", |o| o.guidance_scale = f32::NAN).contains("guidance-scale"));
+        assert!(refusal("tiny-stream", |o| o.guidance_scale = Some(f32::NAN)).contains("guidance-scale"));
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! Packages: those of the tests open whole, and their graphs run.
+//! Packages: those of the tests open whole, and their graphs run; what is wrong with a manifest or a graph is said with file, field
+//! and cure.
+
+mod util;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,4 +56,97 @@ fn a_cache_may_be_empty() {
     let out = denoiser.run(&feeds, &Cancel::new()).unwrap();
     assert_eq!(out["prediction"].shape(), [1, 4, 2, 4, 6]);
     assert_eq!(out["present_key"].shape(), [1, 1, 2, 6, 4]);
+}
+
+/// What is wrong with tiny-guest once `from` is `to` in its manifest.
+fn wrong(name: &str, from: &str, to: &str) -> String {
+    let copy = util::copy_of(name);
+    util::edit(&copy, "model.toml", from, to);
+    Package::open(copy.path()).unwrap_err().to_string()
+}
+
+#[test]
+fn a_manifest_that_contradicts_itself_is_refused() {
+    for (from, to, words) in [
+        ("frame_step = 8", "frame_step = 6", ["latents.frame_step", "multiple"]),
+        ("frame_step = 8", "frame_step = 0", ["latents.frame_step", "0"]),
+        ("default = 17 }", "default = 18 }", ["video.num_frames", "multiple of 8 frames"]),
+        ("min = 9, max", "min = 1, max", ["decoder.first", "1 latent frames"]),
+        ("chunk = 2", "chunk = 3", ["decoder.chunk", "steps of 8 frames"]),
+        ("chunk = 2", "chunk = 0", ["decoder.chunk", "0"]),
+        ("init = \"decoder_init.onnx\"\n", "", ["decoder", "`init` and `step` together"]),
+        ("noise_layout = \"TCHW\"", "noise_layout = \"THWC\"", ["THWC", "TCHW"]),
+        ("\"fix_text\"", "\"fix_everything\"", ["fix_everything", "fix_text"]),
+        ("a {} in the snow", "in the snow", ["text_encoders.tokenizer.template", "{}"]),
+        ("max_length = 12", "max_length = 0", ["text_encoders.tokenizer.max_length", "0"]),
+        ("style = 0.5", "style = nan", ["parameters.style", "finite"]),
+        ("guidance_scale = 6.0", "guidance_scale = inf", ["defaults.guidance_scale", "finite"]),
+        (
+            "guidance_scale = 6.0",
+            "guidance_scale = 6.0\nguidance_rescale = 2.0",
+            ["defaults.guidance_rescale", "0 to 1"],
+        ),
+        (
+            "guidance_scale = 6.0",
+            "guidance_scale = 6.0\n[stream]\nchunk = 1\nwindow = 1",
+            ["conditioner", "[encoder]"],
+        ),
+        ("required = false", "required = false\nstrength = 1", ["strength", "required"]),
+    ] {
+        let error = wrong("tiny-guest", from, to);
+        assert!(error.contains("model.toml"), "{error}");
+        assert!(words.iter().all(|word| error.contains(word)), "{from} -> {to}: {error}");
+    }
+}
+
+#[test]
+fn every_input_of_every_graph_has_to_come_from_somewhere() {
+    let named = "file = \"text_encoder_2.onnx\"";
+    for (from, to, words) in [
+        ("style = 0.5\n", "", ["denoiser.onnx", "`style`", "[parameters]"]),
+        ("grain = 0.25\n", "", ["conditioner.onnx", "`grain`", "[parameters]"]),
+        ("decode_noise_scale = 0.1\n", "", ["decoder.onnx", "`decode_noise_scale`", "[parameters]"]),
+        ("condition_mask = 1.0\n", "", ["denoiser.onnx", "`condition_mask`", "conditioner.required = true"]),
+        // Another graph in the place of one: what it lacks, or what comes twice.
+        (named, "file = \"text_encoder.onnx\"", ["text_encoder.onnx", "`prompt_embeds`", "unique"]),
+        (named, "file = \"denoiser.onnx\"", ["denoiser.onnx", "`input_ids`", "no input"]),
+        ("file = \"conditioner.onnx\"", "file = \"decoder.onnx\"", ["decoder.onnx", "`image`", "no input"]),
+        (
+            "file = \"denoiser.onnx\"",
+            "file = \"conditioner.onnx\"",
+            ["conditioner.onnx", "`latents`", "no input"],
+        ),
+        ("channels = 4", "channels = 8", ["conditioner.onnx", "`noise`", "[?,8,?,?,?]"]),
+    ] {
+        let error = wrong("tiny-guest", from, to);
+        assert!(words.iter().all(|word| error.contains(word)), "{from} -> {to}: {error}");
+    }
+    let unneeded = util::copy_of("tiny-guest");
+    util::edit(&unneeded, "model.toml", "required = false", "required = true");
+    util::edit(&unneeded, "model.toml", "condition_mask = 1.0\n", "");
+    Package::open(unneeded.path()).unwrap();
+}
+
+#[test]
+fn a_number_fills_only_what_has_a_known_shape() {
+    // The decoder of a stream: its state has an axis that nothing here names, and is no state in the place of `file`.
+    let copy = util::copy_of("tiny-stream");
+    util::edit(&copy, "model.toml", "init = \"decoder_init.onnx\"\nstep = ", "file = ");
+    util::edit(&copy, "model.toml", "[stream]", "[parameters]\nstate_frame = 1.0\n\n[stream]");
+    let error = Package::open(copy.path()).unwrap_err().to_string();
+    for word in ["decoder_step.onnx", "`state_frame`", "[B,1,1,h,w]", "B, C, T, H, W, F"] {
+        assert!(error.contains(word), "{error}");
+    }
+}
+
+#[test]
+fn large_weights_are_told_apart_by_their_pieces() {
+    let copy = util::copy_of("tiny-stream");
+    let id = || Package::open(copy.path()).unwrap().id().to_owned();
+    let weights = std::fs::File::options().write(true).open(copy.path().join("decoder.weights")).unwrap();
+    // A hole: it takes no room.
+    weights.set_len(256 << 20).unwrap();
+    let before = id();
+    std::os::unix::fs::FileExt::write_at(&weights, b"another weight", (256 << 20) / 64 * 5).unwrap();
+    assert_ne!(before, id());
 }

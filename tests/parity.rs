@@ -164,9 +164,7 @@ impl CaseReference<'_> {
         let mut options = DiffuseOptions::new(model);
         (options.width, options.height) = (case.width, case.height);
         (options.num_inference_steps, options.seed) = (case.num_inference_steps, case.seed);
-        if let Some(guidance_scale) = case.guidance_scale {
-            options.guidance_scale = guidance_scale;
-        }
+        options.guidance_scale = case.guidance_scale;
         if let Some(frame_rate) = case.frame_rate {
             options.frame_rate = frame_rate as f32;
         }

@@ -24,7 +24,7 @@ pub fn any_latent() -> gst::Caps {
         .field("height", gst::IntRange::new(1, i32::MAX))
         .field(
             "framerate",
-            gst::FractionRange::new(gst::Fraction::new(1, i32::MAX), gst::Fraction::new(i32::MAX, 1)),
+            gst::FractionRange::new(gst::Fraction::new(0, 1), gst::Fraction::new(i32::MAX, 1)),
         )
         .build()
 }
@@ -32,11 +32,13 @@ pub fn any_latent() -> gst::Caps {
 /// Returns the caps of latent video of the package with `id` in every size and rate that it can do.
 pub fn model_latent(id: &str, manifest: &Manifest) -> gst::Caps {
     let VideoConfig { width, height, frame_rate, .. } = &manifest.video;
+    // Pictures are shown for as long as their prompts say: a rate is only what caps need.
+    let lowest = if manifest.is_image() { gst::Fraction::new(0, 1) } else { fraction(frame_rate.min) };
     gst::Caps::builder(LATENT)
         .field("model", id)
         .field("width", gst::IntRange::new(width.min as i32, width.max as i32))
         .field("height", gst::IntRange::new(height.min as i32, height.max as i32))
-        .field("framerate", gst::FractionRange::new(fraction(frame_rate.min), fraction(frame_rate.max)))
+        .field("framerate", gst::FractionRange::new(lowest, fraction(frame_rate.max)))
         .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
         .build()
 }
@@ -45,7 +47,7 @@ pub fn model_latent(id: &str, manifest: &Manifest) -> gst::Caps {
 pub fn any_rgb() -> gst::Caps {
     gst_video::VideoCapsBuilder::new()
         .format(gst_video::VideoFormat::Rgb)
-        .framerate_range(gst::Fraction::new(1, i32::MAX)..=gst::Fraction::new(i32::MAX, 1))
+        .framerate_range(gst::Fraction::new(0, 1)..=gst::Fraction::new(i32::MAX, 1))
         .build()
 }
 
@@ -89,7 +91,7 @@ pub struct LatentInfo {
     pub width: u32,
     /// Pixels down.
     pub height: u32,
-    /// Frames a second.
+    /// Frames a second; 0 for pictures that are shown for as long as each says.
     pub framerate: gst::Fraction,
 }
 
@@ -106,7 +108,7 @@ impl LatentInfo {
             u32::try_from(value).ok().filter(|v| *v > 0).ok_or_else(|| format!("`{field}` is {value}"))
         };
         let framerate = s.get::<gst::Fraction>("framerate").map_err(|_| missing("framerate"))?;
-        if framerate.numer() <= 0 {
+        if framerate.numer() < 0 {
             return Err(format!("`framerate` is {framerate}"));
         }
         let model = s.get::<String>("model").map_err(|_| missing("model"))?;
@@ -139,8 +141,11 @@ impl LatentInfo {
     }
 }
 
-/// Returns when frame `index` starts at `framerate`.
+/// Returns when frame `index` starts at `framerate`; without a rate, at once.
 pub fn frame_time(index: u64, framerate: gst::Fraction) -> gst::ClockTime {
+    if framerate.numer() == 0 {
+        return gst::ClockTime::ZERO;
+    }
     let (numer, denom) = (framerate.numer() as u64, framerate.denom() as u64);
     let second = gst::ClockTime::SECOND.nseconds();
     gst::ClockTime::from_nseconds(index.mul_div_floor(second * denom, numer).unwrap_or(u64::MAX - 1))

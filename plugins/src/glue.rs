@@ -11,7 +11,7 @@ use gst::glib;
 use gst::prelude::*;
 use latentflow::package::Manifest;
 use latentflow::vae::Tiling;
-use latentflow::{Error, Model, Package, Result, RuntimeOptions};
+use latentflow::{Cancel, Error, Model, Package, Result, RuntimeOptions, Turn};
 
 use crate::caps;
 
@@ -47,7 +47,7 @@ impl From<ExecutionProvider> for latentflow::ExecutionProvider {
 }
 
 /// The properties that every element has.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ModelSettings {
     /// The package's folder; `None` is the one named by the caps, and papercut without caps.
     pub model: Option<String>,
@@ -57,6 +57,25 @@ pub struct ModelSettings {
     pub device_id: u32,
     /// Threads; 0 is one a core.
     pub num_threads: u32,
+    /// Whether graphs stay open.
+    pub keep_loaded: bool,
+}
+
+impl Default for ModelSettings {
+    fn default() -> Self {
+        let execution_provider = ExecutionProvider::default();
+        Self { model: None, execution_provider, device_id: 0, num_threads: 0, keep_loaded: true }
+    }
+}
+
+/// Waits for the turn of an element that keeps nothing loaded. A model that goes on without end has none: its denoiser and its
+/// decoder are both at work all the time.
+///
+/// # Errors
+/// As [`Model::turn`].
+pub fn turn<'a>(model: &'a Model, keep_loaded: bool, cancel: &Cancel) -> Result<Option<Turn<'a>>> {
+    let alone = !keep_loaded && model.manifest().stream.is_none();
+    alone.then(|| model.turn(cancel)).transpose()
 }
 
 impl ModelSettings {
@@ -184,6 +203,9 @@ impl TileSettings {
 /// [`Error::Setting`].
 pub fn check_frame_rate(manifest: &Manifest, framerate: gst::Fraction) -> Result<()> {
     let range = manifest.video.frame_rate;
+    if manifest.is_image() && framerate.numer() == 0 {
+        return Ok(());
+    }
     if caps::fraction(range.min) <= framerate && framerate <= caps::fraction(range.max) {
         return Ok(());
     }

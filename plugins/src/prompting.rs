@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use gst::prelude::*;
-use latentflow::{Cancel, ExecutionProvider, Model, PromptEmbeds, Result, TextEncoder};
+use latentflow::{Cancel, Error, ExecutionProvider, Model, PromptEmbeds, Result, TextEncoder};
 
 use crate::glue;
 
 /// The text encoders of a model.
 pub struct Prompter {
     encoder: TextEncoder,
+    keep_loaded: bool,
 }
 
 /// When a prompt holds.
@@ -27,8 +28,8 @@ impl Prompter {
     ///
     /// # Errors
     /// As [`TextEncoder::new`].
-    pub fn new(model: Arc<Model>) -> Result<Self> {
-        Ok(Self { encoder: TextEncoder::new(model)? })
+    pub fn new(model: Arc<Model>, keep_loaded: bool) -> Result<Self> {
+        Ok(Self { encoder: TextEncoder::new(model)?.keep_loaded(keep_loaded), keep_loaded })
     }
 
     /// Returns the model.
@@ -66,7 +67,7 @@ impl Prompter {
         Ok(buffer)
     }
 
-    /// Encodes, and tells of the opening the first time.
+    /// Encodes, and tells of the opening.
     fn encode(
         &self,
         element: &impl IsA<gst::Element>,
@@ -74,17 +75,33 @@ impl Prompter {
         negative_prompt: &str,
         cancel: &Cancel,
     ) -> Result<PromptEmbeds> {
-        if self.provider().is_none() {
-            let id = self.model().id();
-            let progress = |kind, text: String| glue::post_progress(element, kind, "open", &text);
-            progress(gst::ProgressType::Start, format!("opening the text encoder of {id}"));
-            self.encoder.open(cancel).inspect_err(|_| {
-                progress(gst::ProgressType::Error, format!("the text encoder of {id} can't be opened"));
-            })?;
-            let runs = self.provider().map(|provider| format!(" runs on {provider}")).unwrap_or_default();
-            progress(gst::ProgressType::Complete, format!("the text encoder of {id}{runs}"));
+        let first = self.provider().is_none();
+        if !first && self.keep_loaded {
+            return self.encoder.encode(prompt, Some(negative_prompt), cancel);
+        }
+        let _turn = glue::turn(self.model(), self.keep_loaded, cancel)?;
+        let id = self.model().id();
+        let progress = |kind, text: String| glue::post_progress(element, kind, "open", &text);
+        let failed = |_: &Error| {
+            progress(gst::ProgressType::Error, format!("the text encoder of {id} can't be opened or run"));
+        };
+        progress(gst::ProgressType::Start, format!("opening the text encoder of {id}"));
+        self.encoder.open(cancel).inspect_err(failed)?;
+        let tell = |runs: &str| {
+            let provider =
+                self.provider().map(|provider| format!(" {runs} on {provider}")).unwrap_or_default();
+            progress(gst::ProgressType::Complete, format!("the text encoder of {id}{provider}"));
+        };
+        if self.keep_loaded {
+            tell("runs");
+        }
+        let embeds = self.encoder.encode(prompt, Some(negative_prompt), cancel).inspect_err(failed)?;
+        if !self.keep_loaded {
+            tell("ran");
+        }
+        if first {
             element.notify("active-execution-provider");
         }
-        self.encoder.encode(prompt, Some(negative_prompt), cancel)
+        Ok(embeds)
     }
 }

@@ -1,88 +1,219 @@
-//! The graphs of one half of the network, and the state that goes from chunk to chunk.
+//! The graphs of one half of the network, and the state that goes from piece to piece.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::package::{CodecConfig, state_out_of};
+use crate::parameters::{self, Axes};
 use crate::runtime::{Cancel, ExecutionProvider, Feeds, Graph, Tensor};
 
-/// What a scene's chunks so far left for the next one, in one tile; `None` before the first.
+/// What a scene's pieces so far left for the next one, in one tile; `None` before the first.
 pub(super) type State = Option<Vec<(String, Tensor)>>;
 
 /// The graphs of a decoder or an encoder.
 #[derive(Debug)]
 pub(super) struct Codec {
-    init: Arc<Graph>,
-    /// `None` where every chunk stands for itself.
-    step: Option<Arc<Graph>>,
+    model: Arc<Model>,
+    /// For whole clips.
+    whole: Option<Slot>,
+    /// For a scene's first piece, and for later ones.
+    pair: Option<(Slot, Slot)>,
+    lengths: Lengths,
+    provider: Option<ExecutionProvider>,
     input: &'static str,
     output: &'static str,
 }
 
+/// A graph that opens when it is needed.
+#[derive(Debug)]
+struct Slot {
+    file: PathBuf,
+    graph: Option<Arc<Graph>>,
+}
+
+impl Slot {
+    fn new(file: impl Into<PathBuf>) -> Self {
+        Self { file: file.into(), graph: None }
+    }
+
+    fn open(&mut self, model: &Model, cancel: &Cancel) -> Result<&Arc<Graph>> {
+        if self.graph.is_none() {
+            self.graph = Some(model.graph(&self.file, cancel)?);
+        }
+        Ok(self.graph.as_ref().expect("opened above"))
+    }
+}
+
+/// The latent frames that a pair takes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Lengths {
+    /// What `init` has to be fed.
+    first: Option<usize>,
+    /// What `step` has to be fed.
+    chunk: Option<usize>,
+    /// As many are fed where any number will do: more would take more memory.
+    most: usize,
+}
+
+impl Lengths {
+    /// Returns the pieces in which `count` latent frames are fed, or `None` if they can't be.
+    fn pieces(self, count: usize, is_first: bool) -> Option<Vec<usize>> {
+        let mut pieces = Vec::new();
+        let mut left = count;
+        let mut fixed = if is_first { self.first } else { self.chunk };
+        while left > 0 {
+            let piece = fixed.unwrap_or(self.most.min(left));
+            left = left.checked_sub(piece)?;
+            pieces.push(piece);
+            fixed = self.chunk;
+        }
+        Some(pieces)
+    }
+
+    /// Returns the smallest number of latent frames from `count` upwards that can be fed.
+    fn round_up(self, count: usize, is_first: bool) -> usize {
+        let first = if is_first { self.first.unwrap_or(usize::from(self.chunk.is_some())) } else { 0 };
+        match count.checked_sub(first) {
+            Some(rest) => first + rest.next_multiple_of(self.chunk.unwrap_or(1)),
+            None => first,
+        }
+    }
+
+    /// Says what can be fed.
+    fn text(self, is_first: bool) -> String {
+        let first = if is_first { self.first.unwrap_or(1) } else { 0 };
+        match (first, self.chunk.unwrap_or(1)) {
+            (0, chunk) => format!("a multiple of {chunk} latent frames"),
+            (first, chunk) => format!("{first} latent frames and a multiple of {chunk}"),
+        }
+    }
+}
+
 impl Codec {
-    /// Opens the graphs that `config` names; `what` says whose they are.
-    pub fn open(
-        model: &Model,
+    /// Returns the graphs that `config` names, not yet opened; `what` says whose they are.
+    pub fn new(
+        model: Arc<Model>,
         config: &Option<CodecConfig>,
         what: &'static str,
         input: &'static str,
         output: &'static str,
     ) -> Result<Self> {
-        let missing = || {
+        let Some(config) = config else {
             let path = model.package().path(crate::package::MANIFEST.as_ref());
-            Error::package(path, format!("package {} has no [{what}]", model.id()))
+            return Err(Error::package(path, format!("package {} has no [{what}]", model.id())));
         };
-        let config = config.as_ref().ok_or_else(missing)?;
-        let cancel = Cancel::new();
-        // The pair where there is one: it needs less memory.
-        let (init, step) = match config.pair() {
-            Some((init, step)) => (model.graph(init, &cancel)?, Some(model.graph(step, &cancel)?)),
-            None => (model.graph(config.file.as_deref().ok_or_else(missing)?, &cancel)?, None),
-        };
-        Ok(Self { init, step, input, output })
+        let most = model.manifest().stream.map_or(1, |stream| stream.chunk);
+        Ok(Self {
+            whole: config.file.as_deref().map(Slot::new),
+            pair: config.pair().map(|(init, step)| (Slot::new(init), Slot::new(step))),
+            lengths: Lengths { first: config.first, chunk: config.chunk, most },
+            provider: None,
+            input,
+            output,
+            model,
+        })
     }
 
-    /// Returns whether a chunk with `state` starts a scene.
+    /// Opens the graphs that are used: the pair where there is one, for it needs less memory.
+    pub fn open(&mut self, cancel: &Cancel) -> Result<()> {
+        let graph = match (&mut self.pair, &mut self.whole) {
+            (Some((init, step)), _) => {
+                step.open(&self.model, cancel)?;
+                init.open(&self.model, cancel)?
+            }
+            (None, Some(whole)) => whole.open(&self.model, cancel)?,
+            (None, None) => unreachable!("the manifest's check has seen to it that one is there"),
+        };
+        self.provider = Some(graph.provider());
+        Ok(())
+    }
+
+    /// Closes the graphs; they open again when they are needed.
+    pub fn close(&mut self) {
+        let pair = self.pair.iter_mut().flat_map(|(init, step)| [init, step]);
+        pair.chain(&mut self.whole).for_each(|slot| slot.graph = None);
+    }
+
+    /// Returns whether a piece with `state` starts a scene.
     pub fn is_first(&self, state: &State) -> bool {
-        self.step.is_none() || state.is_none()
+        state.is_none()
     }
 
     /// Returns whether chunks go on from one another.
     pub fn is_stream(&self) -> bool {
-        self.step.is_some()
+        self.pair.is_some()
     }
 
-    /// Returns where the graphs run.
-    pub fn provider(&self) -> ExecutionProvider {
-        self.init.provider()
+    /// Returns where the graphs run, once they were opened.
+    pub fn provider(&self) -> Option<ExecutionProvider> {
+        self.provider
     }
 
-    /// Runs a chunk and moves `state` on; `expected` is the output's shape. After an error the state is that of a new scene.
-    pub fn run(
-        &self,
-        input: &Tensor,
-        state: &mut State,
-        expected: &[usize],
-        cancel: &Cancel,
-    ) -> Result<Tensor> {
+    /// Returns whether a graph of the codec has an input called `name`.
+    pub fn takes(&self, name: &str) -> bool {
+        let pair = self.pair.iter().flat_map(|(init, step)| [init, step]);
+        let mut files = pair.chain(&self.whole).map(|slot| &slot.file);
+        files.any(|file| self.model.package().signature(file).input(name).is_some())
+    }
+
+    /// Returns the smallest number of latent frames from `count` upwards that a chunk can have.
+    pub fn round_up(&self, count: usize, is_first: bool) -> usize {
+        if self.pair.is_some() { self.lengths.round_up(count, is_first) } else { count }
+    }
+
+    /// Returns the pieces in which a chunk of `count` latent frames is fed.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] says what would do.
+    pub fn pieces(&self, count: usize, is_first: bool) -> Result<Vec<usize>> {
+        let pieces = self.pair.as_ref().and_then(|_| self.lengths.pieces(count, is_first));
+        match pieces {
+            Some(pieces) => Ok(pieces),
+            None if self.whole.is_some() && is_first => Ok(vec![count]),
+            None => Err(Error::Shape {
+                what: "a chunk".into(),
+                found: format!("{count} latent frames"),
+                expected: self.lengths.text(is_first),
+            }),
+        }
+    }
+
+    /// Runs a piece and moves `state` on; `expected` is the output's shape, and a scene's only piece is a whole clip. After an error
+    /// the state is that of a new scene.
+    pub fn run(&mut self, piece: &Piece, state: &mut State, cancel: &Cancel) -> Result<Tensor> {
         let before = state.take();
-        let graph = self.step.as_ref().filter(|_| before.is_some()).unwrap_or(&self.init);
-        let mut feeds = Feeds::from([(self.input, input)]);
+        let fits =
+            |lengths: Lengths| before.is_some() || lengths.pieces(piece.axes.latents[1], true).is_some();
+        let (slot, step) = match (&mut self.pair, &mut self.whole) {
+            (Some((init, step)), _) if fits(self.lengths) => {
+                let names = self.model.package().signature(&step.file).inputs.iter().map(|i| i.name.as_str());
+                let states = names.filter_map(|name| Some((name, state_out_of(name)?)));
+                (if before.is_some() { step } else { init }, Some(states))
+            }
+            (_, Some(whole)) => (whole, None),
+            _ => unreachable!("pieces are those of `pieces`"),
+        };
+        let graph = slot.open(&self.model, cancel)?.clone();
+        self.provider = Some(graph.provider());
+        let mut feeds = Feeds::from([(self.input, piece.input)]);
+        feeds.extend(piece.decode_noise.map(|noise| ("decode_noise", noise)));
         feeds.extend(before.iter().flatten().map(|(name, tensor)| (name.as_str(), tensor)));
+        let given = |name: &str| feeds.contains_key(name);
+        let filled = parameters::fill(&graph, &self.model.manifest().parameters, piece.axes, given)?;
+        feeds.extend(filled.iter().map(|(name, tensor)| (name.as_str(), tensor)));
         let mut outputs = graph.run(&feeds, cancel)?;
         let mut take = |name: &str| {
             let what = || format!("output `{name}` of graph `{}`", graph.name());
             outputs.remove(name).ok_or_else(|| Error::shape(what(), "missing", "a tensor of that name"))
         };
         let output = take(self.output)?;
-        if output.shape() != expected {
+        if output.shape() != piece.expected {
             let what = format!("output `{}` of graph `{}`", self.output, graph.name());
-            return Err(Error::shape(what, output.shape(), format!("{expected:?}")));
+            return Err(Error::shape(what, output.shape(), format!("{:?}", piece.expected)));
         }
-        if let Some(step) = &self.step {
-            let names = step.signature().inputs.iter().map(|i| i.name.as_str());
-            let states = names.filter_map(|name| Some((name, state_out_of(name)?)));
+        if let Some(states) = step {
             let after: Result<Vec<_>> =
                 states.map(|(name, out)| Ok((name.to_owned(), take(&out)?))).collect();
             *state = Some(after?);
@@ -91,10 +222,68 @@ impl Codec {
     }
 }
 
+/// What a graph is run on at once.
+pub(super) struct Piece<'a> {
+    /// Latents or frames.
+    pub input: &'a Tensor,
+    /// For decoders that add noise.
+    pub decode_noise: Option<&'a Tensor>,
+    /// The lengths of its axes.
+    pub axes: Axes,
+    /// The output's shape.
+    pub expected: [usize; 5],
+}
+
 /// Returns `slot`'s tensor of `shape`, made anew only if the one there is of another shape.
 pub(super) fn reuse<'a>(slot: &'a mut Option<Tensor>, shape: &[usize]) -> Result<&'a mut Tensor> {
     if slot.as_ref().is_none_or(|tensor| tensor.shape() != shape) {
         *slot = Some(Tensor::from_f32(shape, vec![0.0; shape.iter().product()])?);
     }
     Ok(slot.as_mut().expect("filled above"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Lengths;
+
+    #[test]
+    fn fixed_lengths_are_fed_exactly() {
+        let lengths = Lengths { first: Some(3), chunk: Some(2), most: 1 };
+        assert_eq!(lengths.pieces(7, true), Some(vec![3, 2, 2]));
+        assert_eq!(lengths.pieces(4, false), Some(vec![2, 2]));
+        assert_eq!(lengths.pieces(3, false), None);
+        assert_eq!(lengths.pieces(6, true), None);
+        assert_eq!(lengths.pieces(2, true), None);
+        assert!(lengths.text(true).starts_with("3 latent frames and a multiple of 2"));
+    }
+
+    #[test]
+    fn free_lengths_are_as_long_as_memory_shall_allow() {
+        let lengths = Lengths { first: None, chunk: None, most: 3 };
+        assert_eq!(lengths.pieces(8, true), Some(vec![3, 3, 2]));
+        assert_eq!(Lengths { most: 1, ..lengths }.pieces(3, false), Some(vec![1, 1, 1]));
+        assert_eq!(Lengths { chunk: Some(2), most: 1, ..lengths }.pieces(5, true), Some(vec![1, 2, 2]));
+    }
+
+    #[test]
+    fn what_is_rounded_up_can_be_fed() {
+        for (first, chunk) in
+            [(None, None), (Some(3), Some(2)), (None, Some(2)), (Some(2), None), (Some(1), Some(4))]
+        {
+            let lengths = Lengths { first, chunk, most: 1 };
+            for is_first in [true, false] {
+                for count in 1..12 {
+                    let rounded = lengths.round_up(count, is_first);
+                    assert!(
+                        rounded >= count && lengths.pieces(rounded, is_first).is_some(),
+                        "{lengths:?} {count}"
+                    );
+                    assert!(
+                        (count..rounded).all(|n| lengths.pieces(n, is_first).is_none()),
+                        "{lengths:?} {count}"
+                    );
+                }
+            }
+        }
+    }
 }

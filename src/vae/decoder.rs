@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use super::codec::{Codec, State, reuse};
+use super::codec::{Codec, Piece, State, reuse};
 use super::tiles::{Layout, Tiling};
 use super::{Geometry, num_frames};
+use crate::denoise::DEFAULT_SEED;
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::noise::{Generator, chunk_seed};
+use crate::package::NoiseLayout;
+use crate::parameters::Axes;
 use crate::runtime::{Cancel, ExecutionProvider, Tensor};
 
 /// Decodes the latents of one video, chunk after chunk.
@@ -32,20 +36,67 @@ pub struct Decoder {
     layout: Layout,
     states: Vec<State>,
     input: Option<Tensor>,
+    /// For a network that adds noise.
+    noise: Option<DecodeNoise>,
+}
+
+/// The noise of a scene's chunks.
+#[derive(Debug)]
+struct DecodeNoise {
+    layout: NoiseLayout,
+    seed: u64,
+    chunk_index: u64,
+    input: Option<Tensor>,
+}
+
+impl DecodeNoise {
+    /// Returns that of the next chunk: what the generator of its latents gives after these.
+    fn next(&mut self, shape: [usize; 4]) -> Vec<f32> {
+        let mut generator = Generator::new(chunk_seed(self.seed, self.chunk_index));
+        self.chunk_index += 1;
+        generator.latents(shape, self.layout);
+        generator.latents(shape, self.layout)
+    }
 }
 
 impl Decoder {
-    /// Returns a decoder for video of `width`×`height` pixels, its graphs opened.
+    /// Returns a decoder for video of `width`×`height` pixels; its graphs open when they are first needed.
     ///
     /// # Errors
     /// [`Error::Setting`] names the width or height that the model can't do, [`Error::Package`] says that the package has
-    /// no decoder; also as [`Model::graph`].
+    /// no decoder.
     pub fn new(model: Arc<Model>, width: usize, height: usize, tiling: Tiling) -> Result<Self> {
         let geometry = Geometry::new(model.manifest(), width, height)?;
-        let codec = Codec::open(&model, &model.manifest().decoder, "decoder", "latents", "frames")?;
+        let codec = Codec::new(model.clone(), &model.manifest().decoder, "decoder", "latents", "frames")?;
         let layout = geometry.layout(tiling);
         let states = layout.tiles().map(|_| None).collect();
-        Ok(Self { geometry, codec, layout, states, input: None })
+        let noise = codec.takes("decode_noise").then(|| DecodeNoise {
+            layout: model.manifest().latents.noise_layout,
+            seed: DEFAULT_SEED,
+            chunk_index: 0,
+            input: None,
+        });
+        Ok(Self { geometry, codec, layout, states, input: None, noise })
+    }
+
+    /// Sets the seed of the noise that some networks add; [`DEFAULT_SEED`] at first. It should be that of the latents.
+    pub fn set_seed(&mut self, seed: u64) {
+        if let Some(noise) = &mut self.noise {
+            noise.seed = seed;
+        }
+    }
+
+    /// Opens the graphs.
+    ///
+    /// # Errors
+    /// As [`Model::graph`].
+    pub fn open(&mut self, cancel: &Cancel) -> Result<()> {
+        self.codec.open(cancel)
+    }
+
+    /// Closes the graphs; they open again when they are needed, and the scene goes on.
+    pub fn close(&mut self) {
+        self.codec.close();
     }
 
     /// Returns the shape `[C,T,h,w]` of a chunk of latents.
@@ -53,8 +104,8 @@ impl Decoder {
         self.geometry.latent_shape(num_latent_frames)
     }
 
-    /// Returns where it runs.
-    pub fn provider(&self) -> ExecutionProvider {
+    /// Returns where it runs, once its graphs were opened.
+    pub fn provider(&self) -> Option<ExecutionProvider> {
         self.codec.provider()
     }
 
@@ -66,48 +117,113 @@ impl Decoder {
     /// Forgets the scene: the next chunk starts a new one.
     pub fn reset(&mut self) {
         self.states.fill_with(|| None);
+        if let Some(noise) = &mut self.noise {
+            noise.chunk_index = 0;
+        }
     }
 
-    /// Returns the frames of a chunk of latents `[C,T,h,w]`, T being any number; with an error the scene is forgotten.
+    /// Returns the frames of a chunk of latents `[C,T,h,w]`, T being any number that the model takes; with an error the scene is
+    /// forgotten.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the length is no whole number of latent frames, or the graph gives something else than it
-    /// should; also as [`Graph::run`](crate::Graph::run).
+    /// As [`decode_each`](Self::decode_each).
     pub fn decode(&mut self, latents: &[f32], cancel: &Cancel) -> Result<Frames> {
-        let result = self.run(latents, cancel);
+        let mut whole: Option<Frames> = None;
+        self.decode_each(latents, cancel, |mut frames| {
+            match &mut whole {
+                Some(whole) => whole.parts.append(&mut frames.parts),
+                None => whole = Some(frames),
+            }
+            Ok::<(), Error>(())
+        })?;
+        whole.ok_or_else(|| Error::shape("a chunk of latents", "empty", "one latent frame at least"))
+    }
+
+    /// Decodes a chunk of latents `[C,T,h,w]` and gives `each` its frames as they come: those of a few latent frames at a time where
+    /// the network can go on from piece to piece, so that memory does not grow with the chunk. With an error the scene is forgotten.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the length is no number of latent frames that the model takes, or the graph gives something else than
+    /// it should; also as [`Model::graph`] and [`Graph::run`](crate::Graph::run), and what `each` fails with.
+    pub fn decode_each<E: From<Error>>(
+        &mut self,
+        latents: &[f32],
+        cancel: &Cancel,
+        each: impl FnMut(Frames) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let result = self.run(latents, cancel, each);
         if result.is_err() {
             self.reset();
         }
         result
     }
 
-    fn run(&mut self, latents: &[f32], cancel: &Cancel) -> Result<Frames> {
-        let one: usize = self.latent_shape(1).iter().product();
+    fn run<E: From<Error>>(
+        &mut self,
+        latents: &[f32],
+        cancel: &Cancel,
+        mut each: impl FnMut(Frames) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let [channels, _, h, w] = self.latent_shape(1);
+        let (plane, one) = (h * w, channels * h * w);
         if latents.is_empty() || !latents.len().is_multiple_of(one) {
-            let [c, _, h, w] = self.latent_shape(1);
-            let expected = format!("a multiple of {one} numbers, [{c},T,{h},{w}]");
-            return Err(Error::Shape {
-                what: "a chunk of latents".into(),
-                found: format!("{} numbers", latents.len()),
-                expected,
-            });
+            let expected = format!("a multiple of {one} numbers, [{channels},T,{h},{w}]");
+            let found = format!("{} numbers", latents.len());
+            return Err(Error::Shape { what: "a chunk of latents".into(), found, expected }.into());
         }
-        let num_latent_frames = latents.len() / one;
-        let len = num_frames(&self.geometry.latents, num_latent_frames, self.is_first());
+        let count = latents.len() / one;
+        let pieces = self.codec.pieces(count, self.is_first())?;
+        let noise = self.noise.as_mut().map(|noise| noise.next([channels, count, h, w]));
+        let mut start = 0;
+        for piece in pieces {
+            let part = |whole| super::latent_frames(whole, channels, plane, start, piece);
+            let noise = noise.as_deref().map(part);
+            each(self.piece(&part(latents), noise.as_deref(), piece, cancel)?)?;
+            start += piece;
+        }
+        if !self.codec.is_stream() {
+            self.reset();
+        }
+        Ok(())
+    }
+
+    /// Decodes the latent frames that a graph takes at once.
+    fn piece(
+        &mut self,
+        latents: &[f32],
+        noise: Option<&[f32]>,
+        count: usize,
+        cancel: &Cancel,
+    ) -> Result<Frames> {
+        let len = num_frames(&self.geometry.latents, count, self.is_first());
         let ratio = self.geometry.latents.spatial_compression_ratio;
         let Layout { rows, columns } = &self.layout;
-        let input_shape = [1, self.geometry.latents.channels, num_latent_frames, rows.tile, columns.tile];
-        let output_shape = [1, len, rows.tile * ratio, columns.tile * ratio, 3];
+        let tile_shape = [self.geometry.latents.channels, count, rows.tile, columns.tile];
+        let [c, t, h, w] = tile_shape;
+        let expected = [1, len, h * ratio, w * ratio, 3];
         let Geometry { width, height, .. } = self.geometry;
         let row = columns.length * ratio * 3;
         let plane = rows.length * ratio * row;
-        let frames = |data| Frames { data, len, width, height, row, plane };
+        let frames = |data| Frames { parts: vec![Part { data, len }], width, height, row, plane };
 
-        let input = reuse(&mut self.input, &input_shape)?;
+        let input = reuse(&mut self.input, &[1, c, t, h, w])?;
+        let mut decode_noise = match &mut self.noise {
+            Some(noise) => Some(reuse(&mut noise.input, &[1, c, t, h, w])?),
+            None => None,
+        };
         let mut blended = vec![0.0; if self.states.len() > 1 { len * plane } else { 0 }];
         for (tile, state) in self.layout.tiles().zip(&mut self.states) {
             self.layout.cut(tile, latents, input.f32_mut()?);
-            let output = self.codec.run(input, state, &output_shape, cancel)?;
+            if let (Some(input), Some(noise)) = (&mut decode_noise, noise) {
+                self.layout.cut(tile, noise, input.f32_mut()?);
+            }
+            let piece = Piece {
+                input,
+                decode_noise: decode_noise.as_deref(),
+                axes: Axes { latents: tile_shape, frames: len },
+                expected,
+            };
+            let output = self.codec.run(&piece, state, cancel)?;
             output.f32()?;
             if blended.is_empty() {
                 return Ok(frames(Data::Graph(output)));
@@ -121,13 +237,19 @@ impl Decoder {
 /// The frames of a chunk, as the network gave them: `[1,F,H,W,3]` floats in 0..1, of which the video's size is shown.
 #[derive(Debug)]
 pub struct Frames {
-    data: Data,
-    len: usize,
+    parts: Vec<Part>,
     width: usize,
     height: usize,
     /// Numbers a row, and a frame.
     row: usize,
     plane: usize,
+}
+
+/// The frames of one run of the graph.
+#[derive(Debug)]
+struct Part {
+    data: Data,
+    len: usize,
 }
 
 #[derive(Debug)]
@@ -140,12 +262,12 @@ enum Data {
 impl Frames {
     /// Returns how many frames there are.
     pub fn len(&self) -> usize {
-        self.len
+        self.parts.iter().map(|part| part.len).sum()
     }
 
     /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Returns the video's width in pixels.
@@ -175,7 +297,14 @@ impl Frames {
     /// # Panics
     /// If `index` is not below [`len`](Self::len).
     pub fn rows(&self, index: usize) -> impl Iterator<Item = &[f32]> {
-        let data = match &self.data {
+        let mut index = index;
+        let holds = |part: &&Part| {
+            let holds = index < part.len;
+            index -= if holds { 0 } else { part.len };
+            holds
+        };
+        let part = self.parts.iter().find(holds).expect("an index below the number of frames");
+        let data = match &part.data {
             Data::Graph(tensor) => tensor.f32().expect("checked when decoded"),
             Data::Blended(data) => data,
         };
@@ -217,7 +346,7 @@ mod tests {
     fn a_frame_is_cropped_and_its_padding_left_alone() {
         let plane: Vec<f32> = (0..2 * 4 * 3).map(|i| i as f32 / 255.0).collect();
         let data = Data::Blended([plane.clone(), plane].concat());
-        let frames = Frames { data, len: 2, width: 3, height: 1, row: 12, plane: 24 };
+        let frames = Frames { parts: vec![Part { data, len: 2 }], width: 3, height: 1, row: 12, plane: 24 };
         let mut out = [99; 20];
         frames.write_rgb(1, &mut out, 10);
         assert_eq!(out[..9], [0, 1, 2, 3, 4, 5, 6, 7, 8]);

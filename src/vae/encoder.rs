@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use super::codec::{Codec, State, reuse};
+use super::codec::{Codec, Piece, State, reuse};
+use super::pixels::Pixels;
 use super::tiles::{Layout, Tiling};
 use super::{Geometry, num_frames, num_latent_frames};
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::parameters::Axes;
 use crate::runtime::{Cancel, ExecutionProvider, Tensor};
 
 /// Collects the frames of one video and encodes them, chunk after chunk.
@@ -48,13 +50,13 @@ pub struct Encoded {
 }
 
 impl Encoder {
-    /// Returns an encoder for video of `width`×`height` pixels, its graphs opened.
+    /// Returns an encoder for video of `width`×`height` pixels; its graphs open when they are first needed.
     ///
     /// # Errors
     /// As [`Decoder::new`](super::Decoder::new).
     pub fn new(model: Arc<Model>, width: usize, height: usize, tiling: Tiling) -> Result<Self> {
         let geometry = Geometry::new(model.manifest(), width, height)?;
-        let codec = Codec::open(&model, &model.manifest().encoder, "encoder", "frames", "latents")?;
+        let codec = Codec::new(model.clone(), &model.manifest().encoder, "encoder", "frames", "latents")?;
         let layout = geometry.layout(tiling);
         let states = layout.tiles().map(|_| None).collect();
         Ok(Self { geometry, codec, layout, states, input: None, frames: Vec::new() })
@@ -65,8 +67,21 @@ impl Encoder {
         self.geometry.latent_shape(num_latent_frames)
     }
 
-    /// Returns where it runs.
-    pub fn provider(&self) -> ExecutionProvider {
+    /// Opens the graphs.
+    ///
+    /// # Errors
+    /// As [`Model::graph`].
+    pub fn open(&mut self, cancel: &Cancel) -> Result<()> {
+        self.codec.open(cancel)
+    }
+
+    /// Closes the graphs; they open again when they are needed, and the scene goes on.
+    pub fn close(&mut self) {
+        self.codec.close();
+    }
+
+    /// Returns where it runs, once its graphs were opened.
+    pub fn provider(&self) -> Option<ExecutionProvider> {
         self.codec.provider()
     }
 
@@ -75,9 +90,10 @@ impl Encoder {
         self.codec.is_stream()
     }
 
-    /// Returns how many frames make up the next chunk of `num_latent_frames`.
+    /// Returns how many frames make up the next chunk of `num_latent_frames`, or of a few more where the model takes fixed numbers.
     pub fn num_frames(&self, num_latent_frames: usize) -> usize {
-        num_frames(&self.geometry.latents, num_latent_frames, self.codec.is_first(&self.states[0]))
+        let first = self.codec.is_first(&self.states[0]);
+        num_frames(&self.geometry.latents, self.codec.round_up(num_latent_frames, first), first)
     }
 
     /// Returns how many frames wait.
@@ -147,81 +163,49 @@ impl Encoder {
         }
         let Geometry { latents, .. } = self.geometry;
         let first = self.codec.is_first(&self.states[0]);
-        let num_latent_frames = num_latent_frames(&latents, len, first);
-        let padded = num_frames(&latents, num_latent_frames, first);
-        let ratio = latents.spatial_compression_ratio;
-        let Layout { rows, columns } = &self.layout;
-        let input_shape = [1, padded, rows.tile * ratio, columns.tile * ratio, 3];
-        let output_shape = [1, latents.channels, num_latent_frames, rows.tile, columns.tile];
-
-        let input = reuse(&mut self.input, &input_shape)?;
-        let mut whole = vec![0.0; self.geometry.latent_shape(num_latent_frames).iter().product()];
-        for (tile, state) in self.layout.tiles().zip(&mut self.states) {
-            let size = (columns.tile * ratio, rows.tile * ratio);
-            let at = (tile.left * ratio, tile.top * ratio);
-            let frames =
-                Pixels { data: &self.frames, width: self.geometry.width, height: self.geometry.height };
-            frames.cut(at, size, input.f32_mut()?);
-            let output = self.codec.run(input, state, &output_shape, cancel)?;
-            self.layout.blend(tile, output.f32()?, &mut whole, 1, 1);
+        let count = self.codec.round_up(num_latent_frames(&latents, len, first), first);
+        let padded = num_frames(&latents, count, first);
+        let mut whole = vec![0.0; self.geometry.latent_shape(count).iter().product()];
+        let (mut start, mut frame) = (0, 0);
+        for piece in self.codec.pieces(count, first)? {
+            let part = self.piece(frame, piece, cancel)?;
+            // [C,T,h,w]: the piece's latent frames into their place in each channel.
+            let (own, all) = (part.len() / latents.channels, whole.len() / latents.channels);
+            let at = all / count * start;
+            for (part, whole) in part.chunks_exact(own).zip(whole.chunks_exact_mut(all)) {
+                whole[at..at + own].copy_from_slice(part);
+            }
+            frame += num_frames(&latents, piece, first && start == 0);
+            start += piece;
+        }
+        if !self.codec.is_stream() {
+            self.states.fill_with(|| None);
         }
         Ok((Encoded { latents: whole, num_frames: len, first }, padded == len))
     }
-}
 
-/// RGB frames without gaps.
-struct Pixels<'a> {
-    data: &'a [u8],
-    width: usize,
-    height: usize,
-}
-
-impl Pixels<'_> {
-    /// Writes the part of every frame at `left`, `top` to `out` as floats in 0..1; outside the frame its edge is repeated, and
-    /// after the last frame that one.
-    fn cut(&self, (left, top): (usize, usize), (width, height): (usize, usize), out: &mut [f32]) {
-        let row = self.width * 3;
-        let frames = self.data.chunks_exact(row * self.height);
-        let last = frames.clone().next_back().into_iter().cycle();
-        for (frame, out) in frames.chain(last).zip(out.chunks_exact_mut(width * height * 3)) {
-            for (y, out) in out.chunks_exact_mut(width * 3).enumerate() {
-                let start = (top + y).min(self.height - 1) * row;
-                let from = &frame[start..start + row];
-                let inside = self.width.saturating_sub(left).min(width) * 3;
-                let (out, outside) = out.split_at_mut(inside);
-                for (out, byte) in out.iter_mut().zip(&from[(row - 3).min(left * 3)..]) {
-                    *out = f32::from(*byte) / 255.0;
-                }
-                for out in outside.chunks_exact_mut(3) {
-                    for (out, byte) in out.iter_mut().zip(&from[row - 3..]) {
-                        *out = f32::from(*byte) / 255.0;
-                    }
-                }
-            }
+    /// Encodes the frames from `start` on to `count` latent frames.
+    fn piece(&mut self, start: usize, count: usize, cancel: &Cancel) -> Result<Vec<f32>> {
+        let Geometry { latents, width, height } = self.geometry;
+        let frames = num_frames(&latents, count, self.codec.is_first(&self.states[0]));
+        let ratio = latents.spatial_compression_ratio;
+        let Layout { rows, columns } = &self.layout;
+        let tile_shape = [latents.channels, count, rows.tile, columns.tile];
+        let expected = [1, latents.channels, count, rows.tile, columns.tile];
+        let size = (columns.tile * ratio, rows.tile * ratio);
+        let input = reuse(&mut self.input, &[1, frames, size.1, size.0, 3])?;
+        let mut whole = vec![0.0; self.geometry.latent_shape(count).iter().product()];
+        // At the end the last frame stands still.
+        let last = self.frames.len() / (width * height * 3) - 1;
+        let data = &self.frames[start.min(last) * width * height * 3..];
+        for (tile, state) in self.layout.tiles().zip(&mut self.states) {
+            let at = (tile.left * ratio, tile.top * ratio);
+            Pixels { data, width, height }.cut(at, size, input.f32_mut()?);
+            let axes = Axes { latents: tile_shape, frames };
+            let piece = Piece { input, decode_noise: None, axes, expected };
+            let output = self.codec.run(&piece, state, cancel)?;
+            self.layout.blend(tile, output.f32()?, &mut whole, 1, 1);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn edges_and_the_last_frame_are_repeated() {
-        // Two frames of 2×1 pixels, cut to three of 3×2.
-        let data: Vec<u8> = (0..12).collect();
-        let mut out = [0.0; 3 * 2 * 9];
-        Pixels { data: &data, width: 2, height: 1 }.cut((0, 0), (3, 2), &mut out);
-        let bytes = out.map(|v| (v * 255.0).round() as u8);
-        let (a, b) = ([0, 1, 2, 3, 4, 5, 3, 4, 5], [6, 7, 8, 9, 10, 11, 9, 10, 11]);
-        assert_eq!(bytes.as_slice(), [a, a, b, b, b, b].concat());
-    }
-
-    #[test]
-    fn a_part_outside_the_frame_is_its_edge() {
-        let data: Vec<u8> = (0..6).collect();
-        let mut out = [0.0; 6];
-        Pixels { data: &data, width: 2, height: 1 }.cut((4, 0), (2, 1), &mut out);
-        assert_eq!(out.map(|v| (v * 255.0).round() as u8), [3, 4, 5, 3, 4, 5]);
+        Ok(whole)
     }
 }

@@ -1,18 +1,22 @@
 //! The video compression network: latents to frames and back, a chunk at a time.
 //!
 //! A causal network (`init` and `step` graphs) keeps the state of a scene between chunks, so that a video of any length
-//! is decoded as it comes. The first latent frame of a scene stands for one frame, each later one for
+//! is coded as it comes, a piece of a few latent frames at a time. The first latent frame of a scene stands for one frame, each later one for
 //! `temporal_compression_ratio` frames. Frames larger than memory allows are coded in overlapping tiles, each with a
 //! state of its own, and blended.
 
 mod codec;
 mod decoder;
 mod encoder;
+mod pixels;
 mod tiles;
 
 pub use decoder::{Decoder, Frames};
 pub use encoder::{Encoded, Encoder};
+pub(crate) use pixels::Pixels;
 pub use tiles::Tiling;
+
+use std::borrow::Cow;
 
 use crate::error::{Error, Result};
 use crate::package::{LatentConfig, Manifest, Range};
@@ -70,6 +74,21 @@ impl Geometry {
     fn latent_shape(&self, num_latent_frames: usize) -> [usize; 4] {
         [self.latents.channels, num_latent_frames, self.rows(), self.columns()]
     }
+}
+
+/// Returns the latent frames from `start` on, `count` of them, of `latents` `[C,T,h,w]` with `plane` cells a frame.
+fn latent_frames(
+    latents: &[f32],
+    channels: usize,
+    plane: usize,
+    start: usize,
+    count: usize,
+) -> Cow<'_, [f32]> {
+    let channel = latents.len() / channels;
+    if count * plane == channel {
+        return latents.into();
+    }
+    latents.chunks_exact(channel).flat_map(|c| &c[start * plane..(start + count) * plane]).copied().collect()
 }
 
 fn check_range(setting: &'static str, value: usize, range: Range<usize>) -> Result<()> {

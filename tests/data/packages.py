@@ -1,4 +1,4 @@
-"""Writes the two packages of the tests, tiny-stream and tiny-clip: real graphs of the right form with sums in place of
+"""Writes the packages of the tests, tiny-stream, tiny-clip, tiny-guest and tiny-image: real graphs of the right form with sums in place of
 learnt layers, so that every input has an effect that a test can see and every frame can be foretold.
 
     python packages.py [--check]
@@ -7,6 +7,9 @@ A prompt's embeddings are colours: each known word pushes the four channels of t
 prompt is where denoising ends, plus a share of the noise (another seed, another frame) and of the past. Padding is far
 from every word, so a forgotten mask shows. Frames are sigmoids of the first three channels, eight pixels a latent's side and
 four frames a latent frame, with a small ramp from frame to frame and a share of the latent frame before.
+
+tiny-guest is of a family that nobody has heard of: two text encoders, guidance in the denoiser, a conditioner, parameters, a decoder
+that adds noise and takes three latent frames, then two at a time. tiny-image makes pictures, and its empty negative prompt is zeros.
 
 Needs onnx and numpy; --check also onnxruntime, and tokenizers if there. The files are the same on every run.
 """
@@ -141,6 +144,116 @@ file = "encoder.onnx"
 """
 
 
+GUEST = """\
+format = 1
+name = "tiny-guest"
+version = "1"
+description = "A family that nobody has heard of, for tests."
+license = "MIT OR Apache-2.0"
+provenance = "written by hand in tests/data/packages.py; learnt from nothing"
+
+[[text_encoders]]
+file = "text_encoder.onnx"
+[text_encoders.tokenizer]
+file = "tokenizer.json"
+max_length = 8
+pad_token = "[PAD]"
+unk_token = "[UNK]"
+clean = ["html_unescape", "fix_text", "collapse_whitespace", "strip"]
+
+[[text_encoders]]
+file = "text_encoder_2.onnx"
+[text_encoders.tokenizer]
+file = "tokenizer.json"
+max_length = 12
+pad_token = "[PAD]"
+template = "a {} in the snow"
+
+[latents]
+channels = 4
+spatial_compression_ratio = 8
+temporal_compression_ratio = 4
+size_multiple = 16
+frame_step = 8
+noise_layout = "TCHW"
+
+[video]
+width = { min = 16, max = 512, default = 64 }
+height = { min = 16, max = 512, default = 48 }
+frame_rate = { min = "1/1", max = "120/1", default = "8/1" }
+num_frames = { min = 9, max = 41, default = 17 }
+
+[[denoisers]]
+file = "denoiser.onnx"
+
+[conditioner]
+file = "conditioner.onnx"
+required = false
+
+[decoder]
+file = "decoder.onnx"
+init = "decoder_init.onnx"
+step = "decoder_step.onnx"
+first = 3
+chunk = 2
+
+[parameters]
+condition_mask = 1.0
+style = 0.5
+grain = 0.25
+decode_noise_scale = 0.1
+
+[scheduler]
+type = "FlowMatchEulerDiscreteScheduler"
+
+[defaults]
+num_inference_steps = 2
+guidance_scale = 6.0
+"""
+
+IMAGE = """\
+format = 1
+name = "tiny-image"
+version = "1"
+description = "The form of a model of pictures, for tests."
+license = "MIT OR Apache-2.0"
+provenance = "written by hand in tests/data/packages.py; learnt from nothing"
+
+[[text_encoders]]
+file = "text_encoder.onnx"
+zero_negative = true
+[text_encoders.tokenizer]
+file = "tokenizer.json"
+max_length = 8
+pad_token = "[PAD]"
+
+[latents]
+channels = 4
+spatial_compression_ratio = 8
+temporal_compression_ratio = 1
+size_multiple = 16
+
+[video]
+width = { min = 16, max = 512, default = 64 }
+height = { min = 16, max = 512, default = 48 }
+frame_rate = { min = "1/1", max = "60/1", default = "1/1" }
+num_frames = { min = 1, max = 1, default = 1 }
+
+[[denoisers]]
+file = "denoiser.onnx"
+
+[decoder]
+file = "decoder.onnx"
+
+[scheduler]
+type = "FlowMatchEulerDiscreteScheduler"
+
+[defaults]
+num_inference_steps = 1
+guidance_scale = 2.0
+"""
+
+
 def model(signature: str, body: str, weights: dict, external: str | None = None) -> onnx.ModelProto:
     """Returns the graph written in ONNX's text form with those of `weights` that it names, the floats in a file `external`."""
     graph = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]>\ngraph {signature} {{{body}}}')
@@ -171,6 +284,23 @@ def text_encoder(mask_type: str) -> onnx.ModelProto:
         prompt_mask = Cast<to = {1 if mask_type == "float" else 7}>(attention_mask)
         """,
         {"table": np.array(list(WORDS.values()), np.float32)},
+    )
+
+
+def pooled_text_encoder() -> onnx.ModelProto:
+    """The mean of a prompt's embeddings alone."""
+    return model(
+        "(int64[B,L] input_ids, int64[B,L] attention_mask) => (float[B,4] pooled_embeds)",
+        """
+        embeds = Gather(table, input_ids)
+        mask = Cast<to = 1>(attention_mask)
+        mask3 = Unsqueeze(mask, last)
+        kept = Mul(embeds, mask3)
+        total = ReduceSum<keepdims = 0>(kept, one)
+        count = ReduceSum<keepdims = 1>(mask, one)
+        pooled_embeds = Div(total, count)
+        """,
+        {"table": np.array(list(WORDS.values()), np.float32), "last": ints(-1), "one": ints(1)},
     )
 
 
@@ -256,6 +386,94 @@ def clip_denoiser(bias: float, noise_share: float) -> onnx.ModelProto:
     )
 
 
+def guest_denoiser() -> onnx.ModelProto:
+    """The second text encoder's colour counts `style` times, guidance and frame rate a hundredth; where the mask is 0, nothing moves."""
+    return model(
+        "(float[B,4,T,H,W] latents, float[B] timestep, float[B,L,4] prompt_embeds, float[B,L] prompt_mask,"
+        " float[B,4] pooled_embeds, float[B] guidance_scale, float[B] frame_rate, float[B,1,T,H,W] condition_mask,"
+        " float[1] style) => (float[B,4,T,H,W] prediction)",
+        COLOUR
+        + """
+        pooled = Unsqueeze(pooled_embeds, tail)
+        styled = Mul(pooled, style)
+        told = Add(guidance_scale, frame_rate)
+        hundredth_told = Mul(told, hundredth)
+        told5 = Reshape(hundredth_told, per_frame)
+        both = Add(colour, styled)
+        settled = Add(both, told5)
+        """
+        + VELOCITY.replace("prediction = Div(way, sigma5)", "moving = Div(way, sigma5)\n    prediction = Mul(moving, condition_mask)"),
+        velocity_weights(0.1, ints(-1, 1, 1, 1, 1)) | {"hundredth": np.float32([0.01])},
+    )
+
+
+def conditioner() -> onnx.ModelProto:
+    """The image's latents in the first frame, which the mask keeps; its fourth channel is `grain`."""
+    return model(
+        "(float[B,1,h,w,3] image, float[B,4,T,H,W] noise, float[B] grain) => "
+        "(float[B,4,T,H,W] latents, float[B,1,T,H,W] condition_mask)",
+        """
+        shape = Shape(image)
+        latent_shape = Div(shape, upsampling)
+        parts = Concat<axis = 0>(latent_shape, eight)
+        split_shape = Gather(parts, interleaved)
+        split = Reshape(image, split_shape)
+        colours = ReduceMean<axes = [3, 5], keepdims = 0>(split)
+        inside = Clip(colours, low, high)
+        rest = Sub(unit, inside)
+        odds = Div(inside, rest)
+        logit = Log(odds)
+        rows = MatMul(logit, from_rgb)
+        apart = Transpose<perm = [0, 4, 1, 2, 3]>(rows)
+        grain5 = Reshape(grain, five)
+        fourth = Mul(grain5, fourth_channel)
+        first = Add(apart, fourth)
+        later = Slice(noise, one, end, two)
+        latents = Concat<axis = 2>(first, later)
+        mean = ReduceMean<axes = [1], keepdims = 1>(noise)
+        zeros = Mul(mean, nothing)
+        kept = Slice(zeros, zero, one, two)
+        still = Slice(zeros, one, end, two)
+        moving = Add(still, unit)
+        condition_mask = Concat<axis = 2>(kept, moving)
+        """,
+        {
+            "upsampling": ints(1, 1, 8, 8, 1), "eight": ints(8), "interleaved": ints(0, 1, 2, 5, 3, 5, 4), "low": np.float32(0.01),
+            "high": np.float32(0.99), "unit": np.float32([1]), "from_rgb": np.eye(3, 4, dtype=np.float32), "five": ints(-1, 1, 1, 1, 1),
+            "fourth_channel": np.float32([0, 0, 0, 1]).reshape(1, 4, 1, 1, 1), "zero": ints(0), "one": ints(1), "two": ints(2),
+            "end": ints(1 << 31), "nothing": np.float32([0]),
+        },  # fmt: skip
+    )
+
+
+def image_denoiser() -> onnx.ModelProto:
+    return model(
+        "(float[B,4,T,H,W] latents, float[B] timestep, float[B,4] pooled_embeds) => (float[B,4,T,H,W] prediction)",
+        "settled = Unsqueeze(pooled_embeds, tail)" + VELOCITY,
+        velocity_weights(0.1, ints(-1, 1, 1, 1, 1)),
+    )
+
+
+def image_decoder() -> onnx.ModelProto:
+    return model(
+        "(float[B,4,T,H,W] latents) => (float[B,T,h,w,3] frames)",
+        """
+        rows = Transpose<perm = [0, 2, 3, 4, 1]>(latents)
+        colours = MatMul(rows, to_rgb)
+        shape = Shape(colours)
+        full_shape = Mul(shape, upsampling)
+        apart = Unsqueeze(colours, between)
+        bounded = Sigmoid(apart)
+        wide = Expand(bounded, block)
+        frames = Reshape(wide, full_shape)
+        """,
+        {
+            "to_rgb": np.eye(4, 3, dtype=np.float32), "upsampling": ints(1, 1, 8, 8, 1), "between": ints(3, 5),
+            "block": ints(1, 1, 1, 8, 1, 8, 1),
+        },  # fmt: skip
+    )
+
+
 # The latent frame before: of the chunk before, or nothing at a scene's start.
 OPENING = """
     opening_mean = Slice(mean, zero, one, two)
@@ -283,16 +501,24 @@ DECODER_WEIGHTS = {
 }  # fmt: skip
 
 
-def decoder(first: bool, streams: bool) -> onnx.ModelProto:
-    """The state is the mean over channels of the last latent frame; a scene's first latent frame gives its last frame alone."""
+def decoder(first: bool, streams: bool, noisy: int = 0) -> onnx.ModelProto:
+    """The state is the mean over channels of the last latent frame; a scene's first latent frame gives its last frame alone.
+
+    One that is `noisy` adds noise and takes as many latent frames, or any number with -1.
+    """
     taken, left = states(first, streams)
     body = """
-        mean = ReduceMean<axes = [1], keepdims = 1>(latents)
+        scale = Reshape(decode_noise_scale, per_frame)
+        added = Mul(decode_noise, scale)
+        noised = Add(latents, added)
+    """ if noisy else "noised = Identity(latents)"
+    body += """
+        mean = ReduceMean<axes = [1], keepdims = 1>(noised)
     """
     body += OPENING if first else ""
     body += HISTORY
     body += """
-        shifted = Add(latents, share)
+        shifted = Add(noised, share)
         rows = Transpose<perm = [0, 2, 3, 4, 1]>(shifted)
         colours = MatMul(rows, to_rgb)
         shape = Shape(colours)
@@ -308,9 +534,12 @@ def decoder(first: bool, streams: bool) -> onnx.ModelProto:
     weights = DECODER_WEIGHTS | {
         "zero": ints(0), "one": ints(1), "two": ints(2), "three": ints(3), "minus_one": ints(-1), "end": ints(1 << 31),
         "upsampling": ints(1, 4, 8, 8, 1), "between": ints(2, 4, 6), "block": ints(1, 1, 4, 1, 8, 1, 8, 1),
+        "per_frame": ints(-1, 1, 1, 1, 1),
     }  # fmt: skip
-    signature = f"(float[B,4,T,h,w] latents{taken}) => (float[B,F,H,W,3] frames{left})"
-    return model(signature, body, weights, "decoder.weights" if streams else None)
+    t = noisy if noisy > 0 else "T"
+    noise = f", float[B,4,{t},h,w] decode_noise, float[B] decode_noise_scale" if noisy else ""
+    signature = f"(float[B,4,{t},h,w] latents{noise}{taken}) => (float[B,F,H,W,3] frames{left})"
+    return model(signature, body, weights, "decoder.weights" if streams and not noisy else None)
 
 
 def encoder(first: bool, streams: bool) -> onnx.ModelProto:
@@ -376,6 +605,24 @@ def packages() -> dict[str, dict[str, onnx.ModelProto | str]]:
             "denoiser_low.onnx": clip_denoiser(bias=0.1, noise_share=0.3),
             "decoder.onnx": decoder(first=True, streams=False),
             "encoder.onnx": encoder(first=True, streams=False),
+        },
+        "tiny-guest": {
+            "model.toml": GUEST,
+            "tokenizer.json": tokenizer,
+            "text_encoder.onnx": text_encoder("float"),
+            "text_encoder_2.onnx": pooled_text_encoder(),
+            "denoiser.onnx": guest_denoiser(),
+            "conditioner.onnx": conditioner(),
+            "decoder.onnx": decoder(first=True, streams=False, noisy=-1),
+            "decoder_init.onnx": decoder(first=True, streams=True, noisy=3),
+            "decoder_step.onnx": decoder(first=False, streams=True, noisy=2),
+        },
+        "tiny-image": {
+            "model.toml": IMAGE,
+            "tokenizer.json": tokenizer,
+            "text_encoder.onnx": pooled_text_encoder(),
+            "denoiser.onnx": image_denoiser(),
+            "decoder.onnx": image_decoder(),
         },
     }  # fmt: skip
 
@@ -496,6 +743,50 @@ def check_clip(random: np.random.Generator) -> None:
         assert back.shape == latents.shape and np.abs(back - latents)[:, :3].mean() < 0.1
 
 
+def check_guest(random: np.random.Generator) -> None:
+    run = Runs("tiny-guest")
+    text = check_text(run)
+    ids, mask = ids_of("a", "red", "cat", batch=2)
+    pooled = run("text_encoder_2", input_ids=ids, attention_mask=mask)["pooled_embeds"]
+    close(pooled, colour_of(text)[:, :, 0, 0, 0])
+    noise = random.standard_normal((2, 4, 5, 2, 4), np.float32)
+    image = random.uniform(0.1, 0.9, (2, 1, 16, 32, 3)).astype(np.float32)
+    grain = np.float32([0.25, 0.25])
+    given = run("conditioner", image=image, noise=noise, grain=grain)
+    mean = image.reshape(2, 2, 8, 4, 8, 3).mean((2, 4)).transpose(0, 3, 1, 2)
+    close(given["latents"][:, :3, 0], np.log(mean / (1 - mean)))
+    close(given["latents"][:, 3, 0], np.full((2, 2, 4), 0.25))
+    close(given["latents"][:, :, 1:], noise[:, :, 1:])
+    assert (given["condition_mask"][:, :, 0] == 0).all() and (given["condition_mask"][:, :, 1:] == 1).all()
+    two, style = np.float32([2, 3]), np.float32([0.5])
+    out = run(
+        "denoiser", latents=noise, timestep=np.float32([500, 500]), pooled_embeds=pooled, guidance_scale=two, frame_rate=two, style=style,
+        condition_mask=given["condition_mask"], **text,
+    )["prediction"]  # fmt: skip
+    target = 1.5 * colour_of(text) + 0.02 * two[:, None, None, None, None] + 0.1 * noise
+    close(out, (noise - target) / 0.5 * given["condition_mask"], 2e-3)
+    drawn, scale = random.standard_normal(noise.shape, np.float32), np.float32([0.1, 0.1])
+    whole = run("decoder", latents=noise, decode_noise=drawn, decode_noise_scale=scale)["frames"]
+    close(whole, decoded(noise + 0.1 * drawn, None))
+    first = run("decoder_init", latents=noise[:, :, :3], decode_noise=drawn[:, :, :3], decode_noise_scale=scale)
+    second = run(
+        "decoder_step", latents=noise[:, :, 3:], decode_noise=drawn[:, :, 3:], decode_noise_scale=scale,
+        state_frame=first["state_out_frame"],
+    )  # fmt: skip
+    close(np.concatenate([first["frames"], second["frames"]], 1), whole)
+
+
+def check_image(random: np.random.Generator) -> None:
+    run = Runs("tiny-image")
+    latents = random.standard_normal((2, 4, 1, 2, 4), np.float32)
+    colour = random.standard_normal((2, 4), np.float32)
+    out = run("denoiser", latents=latents, timestep=np.float32([500, 1000]), pooled_embeds=colour)["prediction"]
+    sigma = np.float32([0.5, 1])[:, None, None, None, None]
+    close(out, (latents - colour[:, :, None, None, None] - 0.1 * latents) / sigma, 2e-3)
+    frames = run("decoder", latents=latents)["frames"]
+    close(frames, (1 / (1 + np.exp(-np.moveaxis(latents[:, :3], 1, -1)))).repeat(8, 2).repeat(8, 3))
+
+
 def check_tokenizer() -> None:
     try:
         import tokenizers
@@ -518,4 +809,6 @@ if __name__ == "__main__":
         check_tokenizer()
         check_stream(np.random.default_rng(0))
         check_clip(np.random.default_rng(1))
+        check_guest(np.random.default_rng(2))
+        check_image(np.random.default_rng(3))
         print("every graph gives what numpy gives")

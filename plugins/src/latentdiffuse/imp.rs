@@ -1,5 +1,6 @@
 //! The element: prompts come in on the streaming thread of the sink pad, latents go out on a task of the source pad.
 
+mod image_pad;
 mod task;
 mod video_pad;
 
@@ -9,8 +10,9 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use latentflow::{Cancel, Diffuser, Error, Model, PromptEmbeds, vae};
+use latentflow::{Cancel, DEFAULT_SEED, Diffuser, Error, Model, PromptEmbeds, vae};
 
+use super::image::ImagePrompt;
 use super::stats::Stats;
 use super::timeline::Timeline;
 use super::video::VideoPrompt;
@@ -35,7 +37,13 @@ struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { seed: 42, num_inference_steps: 0, guidance_scale: -1.0, scheduler: None, strength: 0.8 }
+        Self {
+            seed: DEFAULT_SEED,
+            num_inference_steps: 0,
+            guidance_scale: -1.0,
+            scheduler: None,
+            strength: 0.8,
+        }
     }
 }
 
@@ -59,8 +67,12 @@ struct State {
     segment_pushed: bool,
     info: Option<LatentInfo>,
     timeline: Option<Timeline<Arc<PromptEmbeds>>>,
+    /// When a picture without a time of its own is shown.
+    next_pts: gst::ClockTime,
     /// There while the video pad is.
     video: Option<VideoPrompt>,
+    /// There while the image pad is.
+    image: Option<ImagePrompt>,
     provider: Option<latentflow::ExecutionProvider>,
     stats: Stats,
 }
@@ -78,7 +90,9 @@ impl Default for State {
             segment_pushed: false,
             info: None,
             timeline: None,
+            next_pts: gst::ClockTime::ZERO,
             video: None,
+            image: None,
             provider: None,
             stats: Stats::default(),
         }
@@ -94,6 +108,17 @@ impl State {
         self.segment = None;
         self.segment_pushed = false;
         self.timeline = None;
+        self.next_pts = gst::ClockTime::ZERO;
+    }
+
+    /// Returns the state of an element that stopped: the request pads and the statistics stay.
+    fn stopped(&mut self) -> Self {
+        Self {
+            stats: self.stats.clone(),
+            video: self.video.take().map(|_| VideoPrompt::default()),
+            image: self.image.take().map(|_| ImagePrompt::default()),
+            ..Self::default()
+        }
     }
 
     fn waiting(&self) -> usize {
@@ -113,8 +138,11 @@ pub struct LatentDiffuse {
         nick = "Device ID", blurb = "Which GPU, from 0")]
     #[property(name = "num-threads", get, set, type = u32, member = num_threads, default = 0, mutable_ready,
         nick = "Threads", blurb = "Threads of an operation on the CPU; 0 is one a core")]
+    #[property(name = "keep-loaded", get, set, type = bool, member = keep_loaded, default = true, mutable_ready,
+        nick = "Keep loaded", blurb = "Keep the denoiser open. If false, it closes after each clip, or at the end of a stream that goes on, and opens again for the next; \
+        elements with false take turns, so that one network of a model is in memory at a time")]
     model_settings: Mutex<ModelSettings>,
-    #[property(name = "seed", get, set, type = u64, member = seed, default = 42, mutable_playing, controllable,
+    #[property(name = "seed", get, set, type = u64, member = seed, default = DEFAULT_SEED, mutable_playing, controllable,
         nick = "Seed", blurb = "Decides the noise: the same seed and prompt give the same video. Takes effect at \
         the next chunk")]
     #[property(name = "num-inference-steps", get, set, type = u32, member = num_inference_steps, default = 0,
@@ -123,7 +151,7 @@ pub struct LatentDiffuse {
     #[property(name = "guidance-scale", get, set, type = f64, member = guidance_scale, default = -1.0,
         minimum = -1.0, maximum = 100.0, mutable_playing, controllable, nick = "Guidance scale",
         blurb = "Classifier-free guidance: how far to lean away from the negative prompt; 1 is none, -1 is the \
-        package's default. Takes effect at the next chunk")]
+        package's default, of each denoiser where it has several. Takes effect at the next chunk")]
     #[property(name = "scheduler", get, set, type = Option<String>, member = scheduler, mutable_playing,
         nick = "Scheduler", blurb = "Noise schedule and sampler by diffusers' class name, such as \
         UniPCMultistepScheduler; unset, the package's. Takes effect at the next chunk")]
@@ -158,7 +186,7 @@ impl ObjectImpl for LatentDiffuse {
     fn constructed(&self) {
         self.parent_constructed();
         let templates = Self::pad_templates();
-        let [sink, src, _] = templates else { unreachable!("there are three templates") };
+        let [sink, src, ..] = templates else { unreachable!("there are four templates") };
         let sinkpad = gst::Pad::builder_from_template(sink)
             .chain_function(|pad, parent, buffer| {
                 Self::catch_panic_pad_function(
@@ -213,16 +241,15 @@ impl ElementImpl for LatentDiffuse {
                 gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps)
                     .expect("a valid template")
             };
+            let request = |name, caps: gst::Caps| {
+                gst::PadTemplate::new(name, gst::PadDirection::Sink, gst::PadPresence::Request, &caps)
+                    .expect("a valid template")
+            };
             vec![
                 template("sink", gst::PadDirection::Sink, caps::prompt_embeds(None)),
                 template("src", gst::PadDirection::Src, caps::any_latent()),
-                gst::PadTemplate::new(
-                    "video",
-                    gst::PadDirection::Sink,
-                    gst::PadPresence::Request,
-                    &caps::any_latent(),
-                )
-                .expect("a valid template"),
+                request("video", caps::any_latent()),
+                request("image", gst_video::VideoCapsBuilder::new().build()),
             ]
         });
         &TEMPLATES
@@ -234,28 +261,55 @@ impl ElementImpl for LatentDiffuse {
         _name: Option<&str>,
         _caps: Option<&gst::Caps>,
     ) -> Option<gst::Pad> {
+        let is_image = template.name_template() == "image";
         let pad = gst::Pad::builder_from_template(template)
-            .chain_function(|pad, parent, buffer| {
+            .chain_function(move |pad, parent, buffer| {
                 let failed = || Err(gst::FlowError::Error);
-                Self::catch_panic_pad_function(parent, failed, |this| this.video_chain(pad, buffer))
+                Self::catch_panic_pad_function(parent, failed, |this| match is_image {
+                    true => this.image_chain(pad, buffer),
+                    false => this.video_chain(pad, buffer),
+                })
             })
-            .event_function(|pad, parent, event| {
-                Self::catch_panic_pad_function(parent, || false, |this| this.video_event(pad, event))
+            .event_function(move |pad, parent, event| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || false,
+                    |this| match is_image {
+                        true => this.image_event(pad, event),
+                        false => this.video_event(pad, event),
+                    },
+                )
             })
-            .query_function(|pad, parent, query| {
-                Self::catch_panic_pad_function(parent, || false, |this| this.video_query(pad, query))
+            .query_function(move |pad, parent, query| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || false,
+                    |this| match is_image {
+                        true => gst::Pad::query_default(pad, Some(&*this.obj()), query),
+                        false => this.video_query(pad, query),
+                    },
+                )
             })
             .build();
         // Active from the start where the element runs already.
         pad.set_active(self.obj().current_state() >= gst::State::Paused).ok()?;
-        self.lock().video.get_or_insert_default();
-        // Refused where there is one already: a chunk is made of one video.
+        {
+            let mut state = self.lock();
+            match is_image {
+                true => drop(state.image.get_or_insert_default()),
+                false => drop(state.video.get_or_insert_default()),
+            }
+        }
+        // Refused where there is one already: a chunk is made of one video, or starts from one image.
         self.obj().add_pad(&pad).ok()?;
         Some(pad)
     }
 
     fn release_pad(&self, pad: &gst::Pad) {
-        self.lock().video = None;
+        match pad.name().as_str() {
+            "image" => self.lock().image = None,
+            _ => self.lock().video = None,
+        }
         self.changed.notify_all();
         // Fails only if the pad is gone already.
         let _ = pad.set_active(false);
@@ -269,8 +323,7 @@ impl ElementImpl for LatentDiffuse {
         match transition {
             gst::StateChange::ReadyToPaused => {
                 let mut state = self.lock();
-                let video = state.video.take().map(|_| VideoPrompt::default());
-                *state = State { video, ..State::default() };
+                *state = State { stats: Stats::default(), ..state.stopped() };
             }
             // Lets go of the streaming thread and the task, which the parent then waits for.
             gst::StateChange::PausedToReady => self.start_flushing(),
@@ -279,8 +332,7 @@ impl ElementImpl for LatentDiffuse {
         let success = self.parent_change_state(transition)?;
         if transition == gst::StateChange::PausedToReady {
             let mut state = self.lock();
-            let (stats, video) = (state.stats.clone(), state.video.take().map(|_| VideoPrompt::default()));
-            *state = State { stats, video, ..State::default() };
+            *state = state.stopped();
             drop(state);
             *self.diffuser.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }

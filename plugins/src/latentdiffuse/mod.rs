@@ -13,7 +13,17 @@
 //!     textsrc prompt="a garden at night" duration=4000000000 ! d.sink \
 //!     videotestsrc num-buffers=96 ! video/x-raw,width=256,height=160,framerate=24/1 ! videoconvert ! vaeencode ! d.video
 //! ```
+//!
+//! The request pad `image` takes the picture that a video starts from, for models whose package has a `[conditioner]`: the first frame
+//! of raw video of any format and size, of which the middle is scaled to the video's size.
+//!
+//! ```text
+//! gst-launch-1.0 latentdiffuse name=d ! vaedecode ! videoconvert ! autovideosink \
+//!     textsrc model=wan2.1-i2v prompt="the cat turns its head" ! d.sink \
+//!     filesrc location=cat.jpg ! jpegdec ! d.image
+//! ```
 
+mod image;
 mod imp;
 mod stats;
 mod timeline;

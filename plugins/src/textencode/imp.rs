@@ -117,6 +117,9 @@ pub struct TextEncode {
         nick = "Device ID", blurb = "Which GPU, from 0")]
     #[property(name = "num-threads", get, set, type = u32, member = num_threads, default = 0, mutable_ready,
         nick = "Threads", blurb = "Threads of an operation on the CPU; 0 is one a core")]
+    #[property(name = "keep-loaded", get, set, type = bool, member = keep_loaded, default = true, mutable_ready,
+        nick = "Keep loaded", blurb = "Keep the text encoders open. If false, they close after each prompt and open again for the next; \
+        elements with false take turns, so that one network of a model is in memory at a time")]
     model_settings: Mutex<ModelSettings>,
     #[property(name = "negative-prompt", get, set, type = Option<String>, member = negative_prompt, mutable_playing,
         nick = "Negative prompt", blurb = "What the video shall not show; has an effect where guidance-scale is above \
@@ -188,8 +191,8 @@ impl BaseTransformImpl for TextEncode {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         self.cancel.reset();
         let settings = self.model_settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let prompter =
-            settings.open().and_then(Prompter::new).map_err(|error| glue::error_message(&error))?;
+        let prompter = settings.open().and_then(|model| Prompter::new(model, settings.keep_loaded));
+        let prompter = prompter.map_err(|error| glue::error_message(&error))?;
         *self.lock() = State { prompter: Some(Arc::new(prompter)), ..State::default() };
         Ok(())
     }

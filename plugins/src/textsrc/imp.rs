@@ -149,6 +149,9 @@ pub struct TextSrc {
         nick = "Device ID", blurb = "Which GPU, from 0")]
     #[property(name = "num-threads", get, set, type = u32, member = num_threads, default = 0, mutable_ready,
         nick = "Threads", blurb = "Threads of an operation on the CPU; 0 is one a core")]
+    #[property(name = "keep-loaded", get, set, type = bool, member = keep_loaded, default = true, mutable_ready,
+        nick = "Keep loaded", blurb = "Keep the text encoders open. If false, they close after each prompt and open again for the next; \
+        elements with false take turns, so that one network of a model is in memory at a time")]
     model_settings: Mutex<ModelSettings>,
     #[property(name = "prompt", get, set = Self::set_prompt, type = Option<String>, member = prompt, mutable_playing,
         nick = "Prompt", blurb = "What the video shall show, in a language that the model reads. Without duration it \
@@ -377,9 +380,10 @@ impl TextSrc {
     fn open(&self) -> Result<State> {
         let settings = self.settings().clone();
         settings.check()?;
-        let model = self.model_settings.lock().unwrap_or_else(PoisonError::into_inner).clone().open()?;
+        let model_settings = self.model_settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let model = model_settings.open()?;
         let script = Arc::new(settings.script(model.manifest())?);
-        let prompter = Arc::new(Prompter::new(model)?);
+        let prompter = Arc::new(Prompter::new(model, model_settings.keep_loaded)?);
         Ok(State { prompter, script, next: 0, sent: None, line: None })
     }
 

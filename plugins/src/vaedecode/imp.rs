@@ -1,7 +1,7 @@
 //! The element's workings.
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gst::glib;
 use gst::prelude::*;
@@ -11,7 +11,7 @@ use gst_base::subclass::base_transform::GenerateOutputSuccess;
 use gst_base::subclass::prelude::*;
 use gst_video::prelude::*;
 use latentflow::vae::{Decoder, Frames};
-use latentflow::{Cancel, Error, Model};
+use latentflow::{Cancel, DEFAULT_SEED, Error, Model, vae};
 
 use crate::caps::{self, LatentInfo};
 use crate::frame_times::{FrameTimes, shown_frames};
@@ -23,10 +23,20 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("vaedecode", gst::DebugColorFlags::empty(), Some("Latents to video"))
 });
 
+struct Settings {
+    seed: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { seed: DEFAULT_SEED }
+    }
+}
+
 /// What the negotiated caps made.
 struct Stream {
-    /// Held so that others find the package by its ID.
-    _model: Arc<Model>,
+    model: Arc<Model>,
+    keep_loaded: bool,
     latent: LatentInfo,
     video: gst_video::VideoInfo,
     decoder: Decoder,
@@ -60,6 +70,9 @@ pub struct VaeDecode {
         nick = "Device ID", blurb = "Which GPU, from 0")]
     #[property(name = "num-threads", get, set, type = u32, member = num_threads, default = 0, mutable_ready,
         nick = "Threads", blurb = "Threads of an operation on the CPU; 0 is one a core")]
+    #[property(name = "keep-loaded", get, set, type = bool, member = keep_loaded, default = true, mutable_ready,
+        nick = "Keep loaded", blurb = "Keep the decoder open. If false, it closes after each clip, or at the end of a stream that goes on, and opens again for the next; \
+        elements with false take turns, so that one network of a model is in memory at a time")]
     model_settings: Mutex<ModelSettings>,
     #[property(name = "tile-size", get, set, type = i32, member = size, default = -1, minimum = -1,
         maximum = 16384, mutable_ready, nick = "Tile size", blurb = "Width and height in pixels of the tiles that \
@@ -68,6 +81,10 @@ pub struct VaeDecode {
     #[property(name = "tile-overlap", get, set, type = u32, member = overlap, default = 64, maximum = 8192,
         mutable_ready, nick = "Tile overlap", blurb = "Pixels that neighbouring tiles share, where they are blended")]
     tile_settings: Mutex<TileSettings>,
+    #[property(name = "seed", get, set, type = u64, member = seed, default = DEFAULT_SEED, mutable_playing,
+        nick = "Seed", blurb = "Decides the noise that the decoders of some models add; to be that of latentdiffuse. Takes \
+        effect at the next chunk")]
+    settings: Mutex<Settings>,
     #[property(name = "active-execution-provider", get, type = Option<String>,
         nick = "Active execution provider", blurb = "Where the decoder runs, once it is open")]
     active_execution_provider: Mutex<Option<String>>,
@@ -254,6 +271,12 @@ impl BaseTransformImpl for VaeDecode {
                     stream.decoder.reset();
                 }
             }
+            // Where it stays open between chunks all the same, since a stream goes on.
+            gst::EventView::Eos(_) => {
+                if let Some(stream) = self.state().stream.as_mut().filter(|stream| !stream.keep_loaded) {
+                    stream.decoder.close();
+                }
+            }
             _ => {}
         }
         self.parent_sink_event(event)
@@ -270,10 +293,40 @@ impl BaseTransformImpl for VaeDecode {
         };
         let result = self.decode(&mut stream, &buffer);
         self.state().stream = Some(stream);
-        let frames = result.map_err(|error| glue::flow_error(&*self.obj(), &error))?;
-        self.show(&buffer, &frames)?;
-        Ok(GenerateOutputSuccess::NoOutput)
+        match result {
+            Ok(()) => Ok(GenerateOutputSuccess::NoOutput),
+            Err(Failure::Library(error)) => Err(glue::flow_error(&*self.obj(), &error)),
+            Err(Failure::Flow(flow)) => Err(flow),
+        }
     }
+}
+
+/// Why a chunk was not decoded to its end.
+enum Failure {
+    Library(Error),
+    /// What downstream said.
+    Flow(gst::FlowError),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Library(error)
+    }
+}
+
+/// A chunk on its way out.
+struct Chunk<'a> {
+    video: &'a gst_video::VideoInfo,
+    segment: Option<gst::FormattedSegment<gst::ClockTime>>,
+    times: FrameTimes,
+    /// The chunk's places that its frames take.
+    places: std::ops::Range<u64>,
+    /// How long a chunk of one frame says that it lasts, which for pictures is what counts.
+    duration: Option<gst::ClockTime>,
+    /// A scene cut is yet to be told.
+    cut: bool,
+    /// Frames that were decoded.
+    done: u64,
 }
 
 impl VaeDecode {
@@ -286,99 +339,163 @@ impl VaeDecode {
         let tiling = self.tile_settings.lock().unwrap_or_else(PoisonError::into_inner).tiling();
         let model = settings.resolve(&latent.model)?;
         glue::check_frame_rate(model.manifest(), latent.framerate)?;
-        let text = format!("opening the decoder of {}", model.id());
         let (width, height) = (latent.width as usize, latent.height as usize);
-        let open = || Decoder::new(model.clone(), width, height, tiling);
-        let decoder = glue::with_progress(&*self.obj(), "open", &text, open)?;
-        let provider = decoder.provider().to_string();
-        gst::info!(CAT, imp = self, "decoder of {} opened on {provider}", model.id());
-        *self.active_execution_provider.lock().unwrap_or_else(PoisonError::into_inner) = Some(provider);
-        self.obj().notify_active_execution_provider();
-        Ok(Stream { _model: model, latent, video, decoder })
+        let decoder = Decoder::new(model.clone(), width, height, tiling)?;
+        let mut stream = Stream { model, keep_loaded: settings.keep_loaded, latent, video, decoder };
+        if settings.keep_loaded {
+            self.open_graphs(&mut stream)?;
+        }
+        Ok(stream)
     }
 
-    fn decode(&self, stream: &mut Stream, buffer: &gst::BufferRef) -> latentflow::Result<Frames> {
-        let decoder = &mut stream.decoder;
-        if buffer.flags().contains(gst::BufferFlags::DISCONT) {
-            decoder.reset();
+    /// Opens the decoder's graphs, which takes seconds for large models, and says so then.
+    fn open_graphs(&self, stream: &mut Stream) -> latentflow::Result<()> {
+        let known = stream.decoder.provider().is_some();
+        let text = format!("opening the decoder of {}", stream.model.id());
+        glue::with_progress(&*self.obj(), "open", &text, || stream.decoder.open(&self.cancel))?;
+        let provider = stream.decoder.provider().map(|provider| provider.to_string());
+        if !known {
+            gst::info!(CAT, imp = self, "decoder of {} opened on {provider:?}", stream.model.id());
+            *self.active_execution_provider.lock().unwrap_or_else(PoisonError::into_inner) = provider;
+            self.obj().notify_active_execution_provider();
         }
+        Ok(())
+    }
+
+    /// Decodes the chunk in `buffer` and pushes its frames as they come, or, where the decoder is to close first, in the end.
+    fn decode(&self, stream: &mut Stream, buffer: &gst::BufferRef) -> Result<(), Failure> {
+        let seed = self.settings.lock().unwrap_or_else(PoisonError::into_inner).seed;
+        let Stream { model, keep_loaded, .. } = stream;
+        let (model, keep_loaded) = (model.clone(), *keep_loaded);
+        let is_discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
+        if is_discont {
+            stream.decoder.reset();
+        }
+        stream.decoder.set_seed(seed);
         let map = buffer.map_readable().map_err(|e| glue::unreadable(&e))?;
-        let [c, _, h, w] = decoder.latent_shape(1);
+        let [c, _, h, w] = stream.decoder.latent_shape(1);
         let one = c * h * w * size_of::<f32>();
         if map.is_empty() || !map.len().is_multiple_of(one) {
-            return Err(Error::Shape {
+            return Err(Failure::Library(Error::Shape {
                 what: "a buffer of latents".into(),
                 found: format!("{} bytes", map.len()),
                 expected: format!("a multiple of {one} bytes ([{c},T,{h},{w}] of 32-bit floats)"),
-            });
+            }));
         }
-        let begin = Instant::now();
-        let frames = decoder.decode(&latent::floats_in(&map, None)?, &self.cancel)?;
-        gst::log!(CAT, imp = self, "{} frames in {:?}", frames.len(), begin.elapsed());
-        if self.latency.took(begin.elapsed()) {
+        let latents = latent::floats_in(&map, None)?;
+        let len = vae::num_frames(&model.manifest().latents, map.len() / one, stream.decoder.is_first());
+        let video = stream.video.clone();
+        let mut chunk = self.chunk(buffer, &video, stream.latent.framerate, len as u64);
+
+        let turn = glue::turn(&model, keep_loaded, &self.cancel)?;
+        if !keep_loaded {
+            self.open_graphs(stream)?;
+        }
+        // Nothing is pushed during the turn: who waits for it may be what downstream waits for.
+        let mut held = Vec::new();
+        let (mut worked, mut begin) = (Duration::ZERO, Instant::now());
+        let result = stream.decoder.decode_each(&latents, &self.cancel, |frames| {
+            worked += begin.elapsed();
+            for index in 0..frames.len() {
+                let Some(out) = self.frame(&mut chunk, &frames, index, turn.is_none())? else { continue };
+                match turn {
+                    Some(_) => held.push(out),
+                    None => drop(self.obj().src_pad().push(out).map_err(Failure::Flow)?),
+                }
+            }
+            begin = Instant::now();
+            Ok::<(), Failure>(())
+        });
+        if turn.is_some() {
+            stream.decoder.close();
+        }
+        result?;
+        gst::log!(CAT, imp = self, "{len} frames in {worked:?}");
+        if self.latency.took(worked) {
             glue::post_latency(&*self.obj());
         }
-        Ok(frames)
+        drop(turn);
+        held.into_iter().try_for_each(|out| self.obj().src_pad().push(out).map(drop)).map_err(Failure::Flow)
     }
 
-    /// Pushes those of `frames` that the buffer stands for and that are in the segment.
-    fn show(&self, buffer: &gst::BufferRef, frames: &Frames) -> Result<(), gst::FlowError> {
-        let segment = self.obj().segment().downcast::<gst::ClockTime>().ok();
-        let (framerate, video, next_offset, shown) = match &*self.state() {
-            State { stream: Some(stream), next_offset, shown, .. } => {
-                (stream.latent.framerate, stream.video.clone(), *next_offset, *shown)
-            }
-            _ => return Err(gst::FlowError::Flushing),
-        };
+    /// Returns what to show of the `len` frames that `buffer` decodes to.
+    fn chunk<'a>(
+        &self,
+        buffer: &gst::BufferRef,
+        video: &'a gst_video::VideoInfo,
+        framerate: gst::Fraction,
+        len: u64,
+    ) -> Chunk<'a> {
+        let mut state = self.state();
         // GST_BUFFER_OFFSET_NONE is the largest number.
         let known = |offset: u64| (offset != u64::MAX).then_some(offset);
         let offset = known(buffer.offset());
         let declared = offset.zip(known(buffer.offset_end())).and_then(|(first, end)| end.checked_sub(first));
-        let places = shown_frames(frames.len() as u64, declared);
+        let places = shown_frames(len, declared);
         if places.start > 0 {
             gst::warning!(CAT, imp = self, "{} frames are missing: the chunk before was lost", places.start);
         }
-        let times = FrameTimes { pts: buffer.pts(), offset: offset.unwrap_or(next_offset), framerate };
-        self.state().next_offset = times.offset.saturating_add(places.end);
-        let mut cut = buffer.flags().contains(gst::BufferFlags::DISCONT) && shown;
-        for (index, place) in places.enumerate() {
-            let (mut pts, mut duration) = (times.pts(place), times.duration(place));
-            if let (Some(segment), Some(start)) = (&segment, pts) {
-                if segment.stop().is_some_and(|stop| start >= stop) && segment.rate() > 0.0 {
-                    return Err(gst::FlowError::Eos);
-                }
-                let Some((Some(first), end)) = segment.clip(start, start.saturating_add(duration)) else {
-                    gst::trace!(CAT, imp = self, "frame at {start} is outside the segment");
-                    continue;
-                };
-                pts = Some(first);
-                duration = end.map_or(duration, |end| end - first);
-            }
-            if std::mem::take(&mut cut) {
-                self.tell_cut(pts, segment.as_ref());
-            }
-            let mut out = self.acquire(&video)?;
-            {
-                let out = out.get_mut().ok_or(gst::FlowError::Error)?;
-                out.set_pts(pts);
-                out.set_duration(duration);
-                out.set_offset(times.offset.saturating_add(place));
-                out.set_offset_end(times.offset.saturating_add(place + 1));
-                if self.is_discont(pts, duration) {
-                    out.set_flags(gst::BufferFlags::DISCONT);
-                }
-                let mut frame =
-                    gst_video::VideoFrameRef::from_buffer_ref_writable(out, &video).map_err(|_| {
-                        gst::element_imp_error!(self, gst::ResourceError::Write, ["a frame can't be mapped"]);
-                        gst::FlowError::Error
-                    })?;
-                let stride = frame.plane_stride()[0] as usize;
-                let data = frame.plane_data_mut(0).map_err(|_| gst::FlowError::Error)?;
-                frames.write_rgb(index, data, stride);
-            }
-            self.obj().src_pad().push(out)?;
+        let times = FrameTimes { pts: buffer.pts(), offset: offset.unwrap_or(state.next_offset), framerate };
+        state.next_offset = times.offset.saturating_add(places.end);
+        let cut = buffer.flags().contains(gst::BufferFlags::DISCONT) && state.shown;
+        drop(state);
+        let segment = self.obj().segment().downcast::<gst::ClockTime>().ok();
+        let duration = buffer.duration().filter(|_| places.end - places.start == 1);
+        Chunk { video, segment, times, places, duration, cut, done: 0 }
+    }
+
+    /// Returns the chunk's next frame, which is frame `index` of `frames`, if it is shown; `pooled` is whether the buffer comes from
+    /// the pool, which may hold only so many.
+    fn frame(
+        &self,
+        chunk: &mut Chunk,
+        frames: &Frames,
+        index: usize,
+        pooled: bool,
+    ) -> Result<Option<gst::Buffer>, Failure> {
+        let place = chunk.places.start + chunk.done;
+        chunk.done += 1;
+        if !chunk.places.contains(&place) {
+            return Ok(None);
         }
-        Ok(())
+        let times = &chunk.times;
+        let mut pts = times.pts(place);
+        let mut duration = chunk.duration.unwrap_or_else(|| times.duration(place));
+        if let (Some(segment), Some(start)) = (&chunk.segment, pts) {
+            if segment.stop().is_some_and(|stop| start >= stop) && segment.rate() > 0.0 {
+                return Err(Failure::Flow(gst::FlowError::Eos));
+            }
+            let Some((Some(first), end)) = segment.clip(start, start.saturating_add(duration)) else {
+                gst::trace!(CAT, imp = self, "frame at {start} is outside the segment");
+                return Ok(None);
+            };
+            pts = Some(first);
+            duration = end.map_or(duration, |end| end - first);
+        }
+        if std::mem::take(&mut chunk.cut) {
+            self.tell_cut(pts, chunk.segment.as_ref());
+        }
+        let mut out = self.acquire(chunk.video, pooled).map_err(Failure::Flow)?;
+        {
+            let out = out.get_mut().ok_or(Failure::Flow(gst::FlowError::Error))?;
+            out.set_pts(pts);
+            // A picture without a rate or a length of its own is shown until the next one.
+            out.set_duration(Some(duration).filter(|duration| !duration.is_zero()));
+            out.set_offset(times.offset.saturating_add(place));
+            out.set_offset_end(times.offset.saturating_add(place + 1));
+            if self.is_discont(pts, duration) {
+                out.set_flags(gst::BufferFlags::DISCONT);
+            }
+            let unmapped = || {
+                gst::element_imp_error!(self, gst::ResourceError::Write, ["a frame can't be mapped"]);
+                Failure::Flow(gst::FlowError::Error)
+            };
+            let mut frame = gst_video::VideoFrameRef::from_buffer_ref_writable(out, chunk.video)
+                .map_err(|_| unmapped())?;
+            let stride = frame.plane_stride()[0] as usize;
+            frames.write_rgb(index, frame.plane_data_mut(0).map_err(|_| unmapped())?, stride);
+        }
+        Ok(Some(out))
     }
 
     /// Returns whether a frame at `pts` does not follow the one before in time, and takes note of it.
@@ -409,8 +526,8 @@ impl VaeDecode {
         self.obj().src_pad().push_event(event);
     }
 
-    fn acquire(&self, video: &gst_video::VideoInfo) -> Result<gst::Buffer, gst::FlowError> {
-        match self.obj().buffer_pool() {
+    fn acquire(&self, video: &gst_video::VideoInfo, pooled: bool) -> Result<gst::Buffer, gst::FlowError> {
+        match self.obj().buffer_pool().filter(|_| pooled) {
             Some(pool) => {
                 pool.set_active(true).map_err(|_| gst::FlowError::Error)?;
                 pool.acquire_buffer(None)

@@ -11,7 +11,7 @@ use gst_base::prelude::*;
 use gst_base::subclass::base_transform::GenerateOutputSuccess;
 use gst_base::subclass::prelude::*;
 use gst_video::prelude::*;
-use latentflow::vae::{self, Encoder};
+use latentflow::vae::{self, Encoded, Encoder};
 use latentflow::{Cancel, Error, Model};
 
 use crate::caps::{self, LatentInfo};
@@ -32,8 +32,8 @@ struct Settings {
 
 /// What the negotiated caps made.
 struct Stream {
-    /// Held so that others find the package by its ID.
-    _model: Arc<Model>,
+    model: Arc<Model>,
+    keep_loaded: bool,
     latent: LatentInfo,
     video: gst_video::VideoInfo,
     encoder: Encoder,
@@ -67,6 +67,9 @@ pub struct VaeEncode {
         nick = "Device ID", blurb = "Which GPU, from 0")]
     #[property(name = "num-threads", get, set, type = u32, member = num_threads, default = 0, mutable_ready,
         nick = "Threads", blurb = "Threads of an operation on the CPU; 0 is one a core")]
+    #[property(name = "keep-loaded", get, set, type = bool, member = keep_loaded, default = true, mutable_ready,
+        nick = "Keep loaded", blurb = "Keep the encoder open. If false, it closes after each clip, or at the end of a stream that goes on, and opens again for the next; \
+        elements with false take turns, so that one network of a model is in memory at a time")]
     model_settings: Mutex<ModelSettings>,
     #[property(name = "tile-size", get, set, type = i32, member = size, default = -1, minimum = -1,
         maximum = 16384, mutable_ready, nick = "Tile size", blurb = "Width and height in pixels of the tiles that \
@@ -280,8 +283,14 @@ impl BaseTransformImpl for VaeEncode {
                     let _ = self.drain();
                 }
             }
-            gst::EventView::Segment(_) | gst::EventView::Gap(_) | gst::EventView::Eos(_) => {
+            gst::EventView::Segment(_) | gst::EventView::Gap(_) => {
                 let _ = self.drain();
+            }
+            gst::EventView::Eos(_) => {
+                let _ = self.drain();
+                if let Some(stream) = self.state().stream.as_mut().filter(|stream| !stream.keep_loaded) {
+                    stream.encoder.close();
+                }
             }
             _ => {}
         }
@@ -359,15 +368,11 @@ impl VaeEncode {
         let model = settings.resolve(&latent.model)?;
         let manifest = model.manifest();
         glue::check_frame_rate(manifest, latent.framerate)?;
-        let text = format!("opening the encoder of {}", model.id());
         let (width, height) = (latent.width as usize, latent.height as usize);
-        let open = || Encoder::new(model.clone(), width, height, tiling);
-        let encoder = glue::with_progress(&*self.obj(), "open", &text, open)?;
-        let provider = encoder.provider().to_string();
-        gst::info!(CAT, imp = self, "encoder of {} opened on {provider}", model.id());
-        *self.active_execution_provider.lock().unwrap_or_else(PoisonError::into_inner) = Some(provider);
-        self.obj().notify_active_execution_provider();
-
+        let mut encoder = Encoder::new(model.clone(), width, height, tiling)?;
+        if settings.keep_loaded {
+            self.open_graphs(&model, &mut encoder)?;
+        }
         let chunk = match chunk {
             0 if encoder.is_stream() => 1,
             0 => vae::num_latent_frames(&manifest.latents, manifest.video.num_frames.default, true),
@@ -378,7 +383,35 @@ impl VaeEncode {
             glue::post_latency(&*self.obj());
         }
         let times = FrameTimes { pts: None, offset: 0, framerate: latent.framerate };
-        Ok(Stream { _model: model, latent, video, encoder, chunk, times, end: None })
+        let keep_loaded = settings.keep_loaded;
+        Ok(Stream { model, keep_loaded, latent, video, encoder, chunk, times, end: None })
+    }
+
+    /// Opens the encoder's graphs, which takes seconds for large models, and says so then.
+    fn open_graphs(&self, model: &Model, encoder: &mut Encoder) -> latentflow::Result<()> {
+        let known = encoder.provider().is_some();
+        let text = format!("opening the encoder of {}", model.id());
+        glue::with_progress(&*self.obj(), "open", &text, || encoder.open(&self.cancel))?;
+        let provider = encoder.provider().map(|provider| provider.to_string());
+        if !known {
+            gst::info!(CAT, imp = self, "encoder of {} opened on {provider:?}", model.id());
+            *self.active_execution_provider.lock().unwrap_or_else(PoisonError::into_inner) = provider;
+            self.obj().notify_active_execution_provider();
+        }
+        Ok(())
+    }
+
+    /// Encodes the frames that wait, in its turn where it is one of those who take turns.
+    fn run(&self, stream: &mut Stream) -> latentflow::Result<Encoded> {
+        let turn = glue::turn(&stream.model, stream.keep_loaded, &self.cancel)?;
+        if !stream.keep_loaded {
+            self.open_graphs(&stream.model, &mut stream.encoder)?;
+        }
+        let result = stream.encoder.encode(&self.cancel);
+        if turn.is_some() {
+            stream.encoder.close();
+        }
+        result
     }
 
     /// Encodes the frames that wait, if any, and lets the next one start a scene.
@@ -397,7 +430,7 @@ impl VaeEncode {
         // Out of the lock while it works: only this thread uses it.
         let mut stream = self.state().stream.take().ok_or(gst::FlowError::NotNegotiated)?;
         let begin = Instant::now();
-        let result = stream.encoder.encode(&self.cancel);
+        let result = self.run(&mut stream);
         let (times, end) = (stream.times, stream.end);
         if let Ok(encoded) = &result {
             stream.times.offset = times.offset.saturating_add(encoded.num_frames as u64);

@@ -28,6 +28,9 @@ struct Work {
     latent_frames: usize,
     /// Latents that the chunk is made of, if there is a video prompt.
     video: Option<Vec<f32>>,
+    /// When it is shown and for how long.
+    pts: gst::ClockTime,
+    duration: Option<gst::ClockTime>,
 }
 
 /// What the task does after an iteration.
@@ -103,6 +106,11 @@ impl LatentDiffuse {
         let Some(work) = self.next_work()? else {
             let eos = self.lock().eos.clone().unwrap_or_else(gst::event::Eos::new);
             self.tell_progress(gst::ProgressType::Complete, None);
+            if let Some(diffuser) = self.diffuser.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+                && !diffuser.options().keep_loaded
+            {
+                diffuser.close();
+            }
             self.push_segment();
             self.srcpad().push_event(eos);
             // A video prompt that is longer than the prompts has nowhere to go.
@@ -153,6 +161,18 @@ impl LatentDiffuse {
                 state.info = Some(info);
                 continue;
             }
+            if state.image.as_ref().is_some_and(|image| !image.is_settled()) {
+                state = self.wait(state);
+                continue;
+            }
+            if state.model.as_ref().is_some_and(|model| model.manifest().is_image()) {
+                match self.next_picture(&mut state) {
+                    (Some(work), _) => return Ok(Some(work)),
+                    (None, true) => return Ok(None),
+                    (None, false) => state = self.wait(state),
+                }
+                continue;
+            }
             let step = self.next_step(&mut state);
             match step {
                 Step::End => return Ok(None),
@@ -166,7 +186,13 @@ impl LatentDiffuse {
                     let manifest = model.manifest();
                     let latent_frames = match manifest.stream {
                         Some(stream) => stream.chunk,
-                        None => vae::num_latent_frames(&manifest.latents, frames as usize, true),
+                        None => match manifest.clip_frames(frames as usize) {
+                            Ok(clip) => vae::num_latent_frames(&manifest.latents, clip, true),
+                            Err(error) => {
+                                drop(state);
+                                return Err(self.fail(&error));
+                            }
+                        },
                     };
                     if video.as_ref().is_some_and(|video| !video.is_ready(latent_frames)) {
                         state = self.wait(state);
@@ -176,6 +202,8 @@ impl LatentDiffuse {
                     let video = video.as_mut().and_then(|v| v.take(latent_frames, manifest.latents.channels));
                     let (model, info) = (model.clone(), info.clone());
                     let scene_start = scene_start && !under_way;
+                    let pts = info.frame_time(first_frame);
+                    let duration = Some(info.frame_time(first_frame + frames) - pts);
                     self.changed.notify_all();
                     return Ok(Some(Work {
                         model,
@@ -186,10 +214,43 @@ impl LatentDiffuse {
                         frames,
                         latent_frames,
                         video,
+                        pts,
+                        duration,
                     }));
                 }
             }
         }
+    }
+
+    /// Returns the next prompt's picture, for a model of images, and whether the stream is over if there is none. It is shown for the
+    /// prompt's span, else for a frame's time.
+    fn next_picture(&self, state: &mut State) -> (Option<Work>, bool) {
+        let State { model: Some(model), info: Some(info), arrived, eos, video, stats, next_pts, .. } = state
+        else {
+            return (None, state.eos.is_some());
+        };
+        if video.as_ref().is_some_and(|video| !video.is_ready(1)) {
+            return (None, false);
+        }
+        let Some(Arrived { embeds, start, end }) = arrived.pop_front() else { return (None, eos.is_some()) };
+        let pts = start.unwrap_or(*next_pts);
+        let frame = Some(info.frame_time(1)).filter(|duration| !duration.is_zero());
+        let duration = end.map(|end| end.saturating_sub(pts)).or(frame);
+        *next_pts = pts + duration.unwrap_or_default();
+        self.changed.notify_all();
+        let work = Work {
+            embeds,
+            scene_start: true,
+            first_frame: stats.frames,
+            frames: 1,
+            latent_frames: 1,
+            video: video.as_mut().and_then(|video| video.take(1, model.manifest().latents.channels)),
+            pts,
+            duration,
+            model: model.clone(),
+            info: info.clone(),
+        };
+        (Some(work), false)
     }
 
     /// Moves what has arrived into the timeline and asks it what to do.
@@ -319,19 +380,22 @@ impl LatentDiffuse {
 
     fn generate(&self, work: &Work) -> Result<gst::Buffer, gst::FlowError> {
         let started = Instant::now();
-        let pts = work.info.frame_time(work.first_frame);
         // Fails only for an element without controllers' values at this time.
-        let _ = self.obj().sync_values(pts);
+        let _ = self.obj().sync_values(work.pts);
         let (manifest, settings) = (work.model.manifest(), self.settings());
-        let options = diffuse_options(&work.model, &work.info, &settings).map_err(|e| self.fail(&e))?;
-        let steps = options.num_inference_steps as u32;
+        let mut options = diffuse_options(&work.model, &work.info, &settings).map_err(|e| self.fail(&e))?;
+        options.keep_loaded = self.model_settings.lock().unwrap_or_else(PoisonError::into_inner).keep_loaded;
+        let (steps, keep_loaded) = (options.num_inference_steps as u32, options.keep_loaded);
 
         let mut slot = self.diffuser.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.is_none() {
-            *slot = Some(self.open(work, options.clone())?);
+            *slot = Some(Diffuser::new(work.model.clone(), options.clone()).map_err(|e| self.fail(&e))?);
         }
-        let Some(diffuser) = slot.as_mut() else { unreachable!("it was just opened") };
+        let Some(diffuser) = slot.as_mut() else { unreachable!("it was just made") };
         diffuser.set_options(options).map_err(|e| self.fail(&e))?;
+        self.set_image(diffuser, &work.info).map_err(|e| self.fail(&e))?;
+        let turn = glue::turn(&work.model, keep_loaded, &self.cancel).map_err(|e| self.fail(&e))?;
+        self.open(work, diffuser)?;
         if work.scene_start || manifest.stream.is_none() {
             diffuser.start_scene();
         }
@@ -354,16 +418,19 @@ impl LatentDiffuse {
             ),
             None => diffuser.chunk(positive, negative, work.latent_frames, &self.cancel, &mut on_step),
         };
+        if turn.is_some() {
+            // Also after an error, which leaves them open.
+            diffuser.close();
+        }
         let latents = latents.map_err(|e| self.fail(&e))?;
-        drop(slot);
+        drop((turn, slot));
 
-        let end = work.first_frame + work.frames;
         let mut buffer = latent::buffer_from_floats(latents);
         if let Some(buffer) = buffer.get_mut() {
-            buffer.set_pts(pts);
-            buffer.set_duration(work.info.frame_time(end) - pts);
+            buffer.set_pts(work.pts);
+            buffer.set_duration(work.duration);
             buffer.set_offset(work.first_frame);
-            buffer.set_offset_end(end);
+            buffer.set_offset_end(work.first_frame + work.frames);
             if work.scene_start {
                 buffer.set_flags(gst::BufferFlags::DISCONT);
             }
@@ -372,15 +439,30 @@ impl LatentDiffuse {
         Ok(buffer)
     }
 
+    /// Gives the denoiser the image that came, of the size negotiated.
+    fn set_image(&self, diffuser: &mut Diffuser, info: &LatentInfo) -> Result<(), Error> {
+        let image = self.lock().image.clone();
+        match image.map(|image| image.rgb(info.width, info.height)).transpose()?.flatten() {
+            Some(rgb) => diffuser.set_image(&rgb, info.width as usize * 3),
+            None => {
+                diffuser.clear_image();
+                Ok(())
+            }
+        }
+    }
+
     /// Opens the denoisers, which takes seconds for large models, and says so then.
-    fn open(&self, work: &Work, options: DiffuseOptions) -> Result<Diffuser, gst::FlowError> {
+    fn open(&self, work: &Work, diffuser: &mut Diffuser) -> Result<(), gst::FlowError> {
+        let known = diffuser.provider().is_some();
         let text = format!("opening the denoiser of {}", work.model.id());
-        let open = || Diffuser::new(work.model.clone(), options);
-        let diffuser = glue::with_progress(&*self.obj(), "open", &text, open).map_err(|e| self.fail(&e))?;
-        gst::info!(CAT, imp = self, "denoiser of {} opened on {}", work.model.id(), diffuser.provider());
-        self.lock().provider = Some(diffuser.provider());
-        self.obj().notify("active-execution-provider");
-        Ok(diffuser)
+        let open = || diffuser.open(&self.cancel);
+        glue::with_progress(&*self.obj(), "open", &text, open).map_err(|e| self.fail(&e))?;
+        if let (false, Some(provider)) = (known, diffuser.provider()) {
+            gst::info!(CAT, imp = self, "denoiser of {} opened on {provider}", work.model.id());
+            self.lock().provider = Some(provider);
+            self.obj().notify("active-execution-provider");
+        }
+        Ok(())
     }
 
     /// Advances the timeline past what was made, and keeps the statistics.
@@ -390,7 +472,6 @@ impl LatentDiffuse {
         if let Some(timeline) = &mut state.timeline {
             timeline.advance(work.frames);
         }
-        let pts = work.info.frame_time(work.first_frame);
         let stats = &mut state.stats;
         let stream_started = *stats.started.get_or_insert(started);
         if stats.chunks == 0 {
@@ -398,9 +479,9 @@ impl LatentDiffuse {
         }
         stats.chunks += 1;
         stats.frames += work.frames;
-        stats.video += work.info.frame_time(work.first_frame + work.frames) - pts;
+        stats.video += work.duration.unwrap_or_default();
         stats.generating += started.elapsed();
-        stats.deadline_hits += u64::from(running_time.is_none_or(|now| now <= pts));
+        stats.deadline_hits += u64::from(running_time.is_none_or(|now| now <= work.pts));
         stats.num_inference_steps = steps;
         let due = stats.told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL);
         if !due {
@@ -451,7 +532,7 @@ fn diffuse_options(model: &Model, info: &LatentInfo, settings: &Settings) -> Res
         options.num_inference_steps = settings.num_inference_steps as usize;
     }
     if settings.guidance_scale >= 0.0 {
-        options.guidance_scale = settings.guidance_scale as f32;
+        options.guidance_scale = Some(settings.guidance_scale as f32);
     }
     if let Some(name) = &settings.scheduler {
         let refused = |reason| Error::Setting { setting: "scheduler", value: name.clone(), reason };
