@@ -94,7 +94,7 @@ def export(args: argparse.Namespace) -> None:
 def export_part(part, source, options, writer, check: bool) -> list:
     """Loads a part's modules, exports its graphs and, if asked, checks them."""
     from . import check as checks
-    from . import exporter, precision
+    from . import exporter, precision, quantize
     from .estimate import size
 
     dtype = "fp32" if part.codec else options.dtype
@@ -112,6 +112,8 @@ def export_part(part, source, options, writer, check: bool) -> list:
     for graph in graphs:
         start = time.time()
         model = exporter.trace(precision.rounded(graph) if dtype == "fp16" else graph, options.opset, options.attention)
+        if dtype == "int8":
+            quantize.quantize(model)
         written = writer.graph(model, graph.file, f"{part.name}.weights")
         files.append(graph.file)
         print(f"  {graph.file}: {len(list(model.graph))} nodes, {size(written)} written, {time.time() - start:.1f} s", flush=True)

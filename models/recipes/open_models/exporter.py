@@ -9,6 +9,7 @@ import logging
 import warnings
 
 import onnx_ir as ir
+import onnxscript.optimizer
 import torch
 
 from . import attention, patches
@@ -34,10 +35,11 @@ def trace(graph: Graph, opset: int, form: str) -> ir.Model:
                 module(*inputs)
         try:
             program = torch.onnx.export(module, inputs, dynamo=True, input_names=names, output_names=list(graph.outputs),
-                                        dynamic_shapes=dynamic_shapes(graph), opset_version=opset, verbose=False)
+                                        dynamic_shapes=dynamic_shapes(graph), opset_version=opset, optimize=False, verbose=False)
         except Exception as error:
             raise RuntimeError(f"`{graph.file}` can't be traced: {reason(error, said.getvalue())}") from error
     model = program.model
+    onnxscript.optimizer.optimize_ir(model, should_fold=lambda node: False if weight_of(node) is not None else None)
     fold_transposes(model)
     strip(model)
     name_axes(model, {i.name: i.axes for i in graph.inputs} | dict(graph.outputs))
@@ -57,12 +59,18 @@ def dynamic_shapes(graph: Graph) -> tuple:
     return tuple(shapes)
 
 
+def weight_of(node: ir.Node) -> ir.Value | None:
+    """The weight that this node transposes. The optimizer would do that in memory, to all of a model at once."""
+    source = node.inputs[0] if node.op_type == "Transpose" else None
+    return source if source is not None and source.is_initializer() and source.const_value is not None else None
+
+
 def fold_transposes(model: ir.Model) -> None:
     """Stores weights as they are used: the runtime would hold both a weight and its transposition otherwise."""
     graph = model.graph
     for node in list(graph):
-        source = node.inputs[0] if node.inputs else None
-        if node.op_type != "Transpose" or source is None or source.const_value is None or not source.is_initializer():
+        source = weight_of(node)
+        if source is None:
             continue
         tensor, perm = source.const_value, node.attributes["perm"].as_ints()
         name = f"{source.name}.{'_'.join(map(str, perm))}"

@@ -1,0 +1,75 @@
+"""model.toml: what is written is read back as it was meant."""
+import argparse
+import tomllib
+import unittest
+
+from open_models import cli, scheduler, toml
+
+MANIFEST = {
+    "format": 1,
+    "description": 'a "quoted" name, 猫',
+    "text_encoders": [{"file": "a.onnx", "tokenizer": {"file": "t.json", "clean": []}}, {"file": "b.onnx", "tokenizer": {"file": "u.json", "clean": ["strip"]}}],
+    "video": {"width": {"min": 64, "max": 1280, "default": 832}, "frame_rate": {"min": "1/1", "max": "60/1", "default": "16/1"}},
+    "denoisers": [{"file": "high.onnx", "min_timestep": 875.0}, {"file": "low.onnx"}],
+    "scheduler": {"type": "X", "beta_start": 1e-05, "use_flow_sigmas": True, "disable_corrector": []},
+}
+
+
+class Toml(unittest.TestCase):
+    def test_a_manifest_is_read_back_as_it_was(self):
+        self.assertEqual(tomllib.loads(toml.dumps(MANIFEST)), MANIFEST)
+
+    def test_what_toml_has_no_form_for_is_an_error(self):
+        with self.assertRaises(TypeError):
+            toml.dumps({"a": None})
+
+
+class Override(unittest.TestCase):
+    def test_a_path_sets_a_number_or_a_text(self):
+        manifest = {"video": {"width": {"default": 832}}, "name": "a"}
+        cli.override(manifest, "video.width.default=480")
+        cli.override(manifest, "name=b")
+        self.assertEqual(manifest, {"video": {"width": {"default": 480}}, "name": "b"})
+
+    def test_a_path_to_nowhere_is_refused(self):
+        for assignment in ("vidio.width=1", "format", "format.x=1"):
+            with self.assertRaises(SystemExit, msg=assignment) as refused:
+                cli.override({"format": 1}, assignment)
+            self.assertIn(assignment, str(refused.exception))
+
+
+class Scheduler(unittest.TestCase):
+    def test_the_table_has_the_constructor_s_fields_without_nulls(self):
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
+        table = scheduler.table(FlowMatchEulerDiscreteScheduler(shift=3.0), sigma_schedule="linspace")
+        self.assertEqual((table["type"], table["shift"], table["sigma_schedule"]), ("FlowMatchEulerDiscreteScheduler", 3.0, "linspace"))
+        self.assertNotIn("shift_terminal", table)
+        self.assertFalse([name for name in table if name.startswith("_")])
+
+
+class CommandLine(unittest.TestCase):
+    def test_the_standard_s_attention_needs_its_opset(self):
+        from unittest import mock
+
+        with mock.patch("sys.argv", ["export.sh", "a", "b", "--attention", "onnx"]), self.assertRaises(SystemExit) as refused:
+            cli.main()
+        self.assertIn("--opset 23", str(refused.exception))
+
+    def test_a_source_that_is_neither_folder_nor_hub_name_is_refused(self):
+        from open_models.source import Source
+
+        with self.assertRaises(SystemExit) as refused:
+            Source("/no/such/folder")
+        self.assertIn("/no/such/folder", str(refused.exception))
+
+    def test_an_unknown_family_lists_the_known_ones(self):
+        from open_models import families
+
+        with self.assertRaises(SystemExit) as refused:
+            families.find("FluxPipeline")
+        self.assertIn("WanPipeline", str(refused.exception))
+
+
+if __name__ == "__main__":
+    unittest.main()
