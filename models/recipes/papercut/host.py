@@ -27,9 +27,10 @@ class Package:
     def __init__(self, folder: pathlib.Path, threads: int = 2):
         self.folder = folder
         self.config = tomllib.loads((folder / "model.toml").read_text())
-        self.tokenizer = Tokenizer.from_file(str(folder / self.config["tokenizer"]["file"]))
+        text = self.config["text_encoders"][0]
+        self.tokenizer, self.longest = Tokenizer.from_file(str(folder / text["tokenizer"]["file"])), text["tokenizer"]["max_length"]
         session = lambda name: open_session(folder / name, threads)
-        self.text = session(self.config["text_encoder"]["file"])
+        self.text = session(text["file"])
         self.denoiser = session(self.config["denoisers"][0]["file"])
         self.decoder = session(self.config["decoder"]["init"]), session(self.config["decoder"]["step"])
         self.encoder = session(self.config["encoder"]["init"]), session(self.config["encoder"]["step"])
@@ -37,13 +38,17 @@ class Package:
         self.layers, self.width = layers, width
 
     def embed(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
-        ids = self.tokenizer.encode(prompt).ids[:self.config["tokenizer"]["max_length"]]
+        ids = self.tokenizer.encode(prompt).ids[:self.longest]
         ids = np.array([ids], np.int64)
         return tuple(self.text.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)}))
 
     def generate(self, prompt: str, frames: int, width: int, height: int, seed: int = 0, steps: int | None = None,
-                 guidance: float | None = None, shift: float | None = None) -> np.ndarray:
-        """Latents [1, 16, frames, height/16, width/16], chunk after chunk with a rolling window of past frames."""
+                 guidance: float | None = None, shift: float | None = None, given: dict[int, np.ndarray] | None = None) -> np.ndarray:
+        """Latents [1, C, frames, height/16, width/16], chunk after chunk with a rolling window of past frames.
+
+        `given` holds latent frames [C, h, w] that are known, by their number: they stay as they are, the others follow
+        from them.  Frames see all of their own chunk and of what lies before it.
+        """
         defaults, stream = self.config["defaults"], self.config["stream"]
         steps = steps or defaults["num_inference_steps"]
         guidance = defaults["guidance_scale"] if guidance is None else guidance
@@ -54,11 +59,15 @@ class Package:
         rng, out = np.random.default_rng(seed), []
         for first in range(0, frames, stream["chunk"]):
             t = min(stream["chunk"], frames - first)
-            x = rng.standard_normal((1, 16, t, h, w), np.float32)
-            for a, b in zip(levels[:-1], levels[1:]):
-                v = [self.predict(x, a, p, c)[0] for p, c in zip(prompts, past)]
+            x = rng.standard_normal((1, self.config["latents"]["channels"], t, h, w), np.float32)
+            free = np.ones(t, np.float32)
+            for i in range(t):
+                if given and first + i in given:
+                    x[0, :, i], free[i] = given[first + i], 0
+            for a, b in zip(levels[:-1], levels[1:]) if free.any() else ():
+                v = [self.predict(x, a * free, p, c)[0] for p, c in zip(prompts, past)]
                 v = v[0] if guidance == 1 else v[1] + guidance * (v[0] - v[1])
-                x = x + (b - a) * v
+                x = x + (b - a) * free[:, None, None] * v
             for i, p in enumerate(prompts):
                 _, k, v = self.predict(x, 0., p, past[i])
                 past[i] = self.roll(np.concatenate([past[i], np.stack([k, v])], 3))
@@ -66,7 +75,8 @@ class Package:
         return np.concatenate(out, 2)
 
     def predict(self, x, sigma, prompt, past):
-        t = np.full((1, x.shape[2]), 1000 * sigma, np.float32)
+        """The velocity and this call's keys and values; sigma is one noise level or one for each frame."""
+        t = np.ascontiguousarray(np.broadcast_to(1000 * np.asarray(sigma, np.float32), (1, x.shape[2])))
         return self.denoiser.run(None, {"latents": x, "timestep": t, "prompt_embeds": prompt[0], "prompt_mask": prompt[1],
                                         "past_key": past[0], "past_value": past[1]})
 
@@ -94,7 +104,7 @@ class Package:
         return np.concatenate(self._run(self.decoder, latents, cuts, "latents", 2), 1)[0]
 
     def encode(self, frames: np.ndarray, chunk: int = 3) -> np.ndarray:
-        """Latents [1, 16, T, h, w] of frames float [1+4k, H, W, 3] in 0..1."""
+        """Latents [1, C, T, h, w] of frames float [1+4k, H, W, 3] in 0..1."""
         k = (len(frames) - 1) // 4 + 1
         cuts = [min(chunk, k - i) for i in range(0, k, chunk)]
         cuts = [4 * n - 3 * (i == 0) for i, n in enumerate(cuts)]
