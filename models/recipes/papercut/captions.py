@@ -7,51 +7,66 @@ from __future__ import annotations
 
 import random
 
+from . import world
 from .world import Scene
 
 UNSAID = "unsaid"
 LANGUAGES = ("zh", "en")
-ATTRIBUTES = ("subject", "place", "time", "color", "action", "direction", "camera", "snowing")
+ATTRIBUTES = ("subject", "place", "time", "color", "action", "direction", "camera", "weather", *(("other", "pillars") if world.WORLD is world.WIDE else ()))
 
 ZH = {
     "subject": {"cat": ("猫", "猫", "猫咪", "小猫"), "dog": ("狗", "狗狗", "小狗"), "butterfly": ("蝴蝶",), "bird": ("鸟", "小鸟", "鸟儿"),
-                "fish": ("鱼", "小鱼", "鱼儿"), "drone": ("无人机",), "ball": ("球", "皮球", "小球")},
+                "fish": ("鱼", "小鱼", "鱼儿"), "drone": ("无人机",), "ball": ("球", "皮球", "小球"), "car": ("汽车", "小汽车", "车"), "person": ("人", "小人", "行人")},
     "counter": {"cat": ("一只", "只", "这只"), "dog": ("一只", "一条"), "butterfly": ("一只",), "bird": ("一只",), "fish": ("一条", "一只"),
-                "drone": ("一架", "一台"), "ball": ("一个", "一只")},
+                "drone": ("一架", "一台"), "ball": ("一个", "一只"), "car": ("一辆", "一台"), "person": ("一个", "一位")},
     "place": {"windowsill": ("窗台", "窗台", "窗边"), "snow": ("雪地", "雪地", "雪", "雪景"), "garden": ("花园", "花园", "花丛"),
-              "underwater": ("水下遗迹", "水下遗迹", "海底遗迹", "水下", "海底", "水下的遗迹"), "ruins": ("古代遗迹", "古代遗迹", "遗迹", "古迹", "古代的遗迹"), "city": ("城市", "城市", "街道", "都市")},
-    "inside": {"windowsill": ("上",), "snow": ("里", "中", "上"), "garden": ("里", "中"), "underwater": ("中", "里"), "ruins": ("中", "里", "上空", "前"), "city": ("里", "中")},
+              "underwater": ("水下遗迹", "水下遗迹", "海底遗迹", "水下", "海底", "水下的遗迹"), "ruins": ("古代遗迹", "古代遗迹", "遗迹", "古迹", "古代的遗迹"), "city": ("城市", "城市", "街道", "都市"), "seaside": ("海边", "海边", "沙滩", "海滩")},
+    "inside": {"windowsill": ("上",), "snow": ("里", "中", "上"), "garden": ("里", "中"), "underwater": ("中", "里"), "ruins": ("中", "里", "上空", "前"), "city": ("里", "中"), "seaside": ("",)},
     "time": {"day": ("白天", "白日", "晴天"), "sunset": ("日落", "日落时", "黄昏", "傍晚", "夕阳下", "夕阳"), "night": ("夜晚", "夜里", "晚上", "月光下", "月夜", "夜空下")},
     "color": {"red": "红", "orange": "橙", "yellow": "黄", "green": "绿", "blue": "蓝", "purple": "紫", "pink": "粉", "brown": "棕", "black": "黑", "white": "白", "grey": "灰"},
     "action": {"sit": ("坐着", "坐", "静静地坐着"), "run": ("奔跑", "跑", "跑步", "跑着"), "fly": ("飞", "飞舞", "飞行", "飞翔", "飞着"), "swim": ("游", "游动", "游泳", "游着"),
-               "hover": ("悬停", "盘旋", "悬停着"), "bounce": ("弹跳", "跳动", "跳"), "roll": ("滚动", "滚", "滚着")},
-    "direction": {"left": ("向左", "往左", "朝左"), "right": ("向右", "往右", "朝右")},
-    "camera": {"pan left": ("镜头左移", "镜头向左平移", "向左摇"), "pan right": ("镜头右移", "镜头向右平移", "向右摇"), "zoom in": ("镜头推近", "镜头拉近", "推进"), "zoom out": ("镜头拉远", "镜头后退")},
-    "snowing": ("下着雪", "雪花飘落", "飘着雪", "下雪"),
+               "hover": ("悬停", "盘旋", "悬停着"), "bounce": ("弹跳", "跳动", "跳"), "roll": ("滚动", "滚", "滚着"),
+               "jump": ("跳跃", "跳", "跳着"), "walk": ("走路", "走", "散步"), "drive": ("行驶", "开", "开着")},
+    "direction": {"left": ("向左", "往左", "朝左"), "right": ("向右", "往右", "朝右"), "towards": ("朝镜头", "迎面"), "away": ("向远处", "往远处")},
+    "camera": {"pan left": ("镜头左移", "镜头向左平移", "向左摇"), "pan right": ("镜头右移", "镜头向右平移", "向右摇"), "zoom in": ("镜头推近", "镜头拉近", "推进"), "zoom out": ("镜头拉远", "镜头后退"),
+               "tilt up": ("镜头上摇", "镜头向上"), "tilt down": ("镜头下摇", "镜头向下"), "orbit": ("镜头环绕", "环绕拍摄")},
+    "weather": {"snow": ("下着雪", "雪花飘落", "飘着雪", "下雪"), "rain": ("下着雨", "下雨", "雨中")},
+    "pillars": {"yes": ("从柱子后面经过", "经过柱子后面")},
     "nice": ("可爱的", "漂亮的", "美丽的", "小小的"),
     "style": ("剪纸风格，", "剪纸动画：", "一段视频，", "视频："),
 }
 EN = {
     "subject": {"cat": ("cat", "cat", "kitten", "kitty"), "dog": ("dog", "dog", "puppy"), "butterfly": ("butterfly",), "bird": ("bird",), "fish": ("fish",),
-                "drone": ("drone", "drone", "quadcopter"), "ball": ("ball", "beach ball")},
+                "drone": ("drone", "drone", "quadcopter"), "ball": ("ball", "beach ball"), "car": ("car", "car", "automobile"), "person": ("person", "child", "kid")},
     "place": {"windowsill": ("on a windowsill", "on the windowsill", "on a window sill", "by the window", "at a window"),
               "snow": ("in the snow", "in a snowy field", "on a snowy field", "in snow"), "garden": ("in a garden", "in the garden", "among flowers"),
               "underwater": ("in underwater ruins", "in sunken ruins", "underwater", "under the sea", "in the underwater ruins", "under water"),
               "ruins": ("in ancient ruins", "over ancient ruins", "among the ruins", "at the ruins of an ancient temple", "in front of ancient ruins", "above the ruins"),
-              "city": ("in the city", "in a city", "on a street", "downtown")},
+              "city": ("in the city", "in a city", "on a street", "downtown"), "seaside": ("at the seaside", "on the beach", "by the sea")},
     "bare": {"windowsill": ("windowsill", "a windowsill", "a window", "window sill"), "snow": ("snow", "a snowy field", "snowy landscape"), "garden": ("garden", "a garden", "the garden", "a flower garden"),
-             "underwater": ("underwater ruins", "sunken ruins", "underwater"), "ruins": ("ancient ruins", "ruins", "an ancient temple"), "city": ("city", "a city", "a street", "the city")},
+             "underwater": ("underwater ruins", "sunken ruins", "underwater"), "ruins": ("ancient ruins", "ruins", "an ancient temple"), "city": ("city", "a city", "a street", "the city"), "seaside": ("seaside", "a beach", "the seaside")},
     "time": {"day": ("by day", "in the daytime", "during the day", "on a sunny day"), "sunset": ("at sunset", "at dusk", "in the evening", "during sunset", "as the sun sets"),
              "night": ("at night", "by moonlight", "in the night", "under the moon", "under the stars")},
     "color": {c: (c,) for c in ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")} | {"grey": ("grey", "gray")},
-    "doing": {"sit": ("sitting", "resting"), "run": ("running", "racing"), "fly": ("flying", "fluttering"), "swim": ("swimming",), "hover": ("hovering", "floating"), "bounce": ("bouncing", "jumping"), "roll": ("rolling",)},
-    "does": {"sit": ("sits", "rests"), "run": ("runs", "races"), "fly": ("flies", "flutters"), "swim": ("swims",), "hover": ("hovers", "floats"), "bounce": ("bounces", "jumps"), "roll": ("rolls",)},
-    "direction": {"left": ("to the left", "left", "towards the left"), "right": ("to the right", "right", "towards the right")},
+    "doing": {"sit": ("sitting", "resting"), "run": ("running", "racing"), "fly": ("flying", "fluttering"), "swim": ("swimming",), "hover": ("hovering", "floating"), "bounce": ("bouncing", "jumping"), "roll": ("rolling",), "jump": ("jumping", "leaping"),
+              "walk": ("walking", "strolling"), "drive": ("driving",)},
+    "does": {"sit": ("sits", "rests"), "run": ("runs", "races"), "fly": ("flies", "flutters"), "swim": ("swims",), "hover": ("hovers", "floats"), "bounce": ("bounces", "jumps"), "roll": ("rolls",), "jump": ("jumps", "leaps"),
+             "walk": ("walks", "strolls"), "drive": ("drives",)},
+    "direction": {"left": ("to the left", "left", "towards the left"), "right": ("to the right", "right", "towards the right"), "towards": ("towards the camera",), "away": ("away from the camera", "into the distance")},
     "camera": {"pan left": ("camera pans left", "pan left", "the camera moves left"), "pan right": ("camera pans right", "pan right", "the camera moves right"),
-               "zoom in": ("camera zooms in", "zoom in", "the camera moves closer"), "zoom out": ("camera zooms out", "zoom out", "the camera moves back")},
-    "snowing": ("snow is falling", "snowing", "snowflakes falling", "with falling snow"),
+               "zoom in": ("camera zooms in", "zoom in", "the camera moves closer"), "zoom out": ("camera zooms out", "zoom out", "the camera moves back"),
+               "tilt up": ("camera tilts up", "tilt up"), "tilt down": ("camera tilts down", "tilt down"), "orbit": ("camera orbits", "orbit shot", "the camera circles around")},
+    "weather": {"snow": ("snow is falling", "snowing", "snowflakes falling", "with falling snow"), "rain": ("it is raining", "in the rain", "rain is falling")},
+    "pillars": {"yes": ("passing behind pillars", "passing behind columns")},
     "nice": ("cute", "little", "beautiful", "small", "lovely"),
     "style": ("a video of ", "paper cut animation of ", "a paper cut scene of ", "video, "),
+}
+
+
+VALUES = {  # what a caption can say of each attribute
+    "subject": world.SUBJECTS, "place": world.PLACES, "time": tuple(world.TIMES), "color": tuple(world.COLORS)[1:], "action": world.ALL_ACTIONS,
+    "direction": world.DIRECTIONS[1:], "camera": world.CAMERAS[1:], "weather": world.WORLD.weathers[1:],
+    "other": world.SUBJECTS, "pillars": ("yes",),
 }
 
 
@@ -61,7 +76,7 @@ def choose_said(scene: Scene, rng: random.Random) -> dict[str, str]:
     odds = lambda p: rng.random() < p
     said = dict.fromkeys(ATTRIBUTES, UNSAID)
     said["subject"] = scene.subject
-    if scene.subject == "none" or odds(.8 if detail > .2 else .5):
+    if scene.subject == "none" or odds(.9 if detail > .2 else .6):
         said["place"] = scene.place
     if odds(detail if scene.time == "day" else max(.93, detail)):
         said["time"] = scene.time
@@ -74,8 +89,12 @@ def choose_said(scene: Scene, rng: random.Random) -> dict[str, str]:
             said["direction"] = scene.direction
     if scene.camera != "static" and odds(max(.85, detail)):
         said["camera"] = scene.camera
-    if scene.snowing and odds(detail * .6):
-        said["snowing"] = "yes"
+    if scene.weather == "rain" or (scene.weather == "snow" and odds(detail * .6)):
+        said["weather"] = scene.weather
+    if scene.other != "none":
+        said["other"] = scene.other
+    if scene.pillars and odds(.8):
+        said["pillars"] = "yes"
     return said
 
 
@@ -93,15 +112,17 @@ def caption(scene: Scene, rng: random.Random, language: str | None = None, said:
 
 def chinese(said: dict[str, str], rng: random.Random) -> str:
     pick = lambda key, value: rng.choice(ZH[key][value])
-    has = lambda key: said[key] not in (UNSAID, "none")
+    has = lambda key: said.get(key, UNSAID) not in (UNSAID, "none")
     place = pick("place", said["place"]) if has("place") else ""
     inside = place + rng.choice(("", pick("inside", said["place"]), pick("inside", said["place"]))) if place else ""
     time = pick("time", said["time"]) if has("time") else ""
     tail = []
-    if has("snowing"):
-        tail.append(rng.choice(ZH["snowing"]))
+    if has("weather"):
+        tail.append(pick("weather", said["weather"]))
     if has("camera"):
         tail.append(pick("camera", said["camera"]))
+    if has("pillars"):
+        tail.append(pick("pillars", "yes"))
     if said["subject"] == "none":
         parts = [time + "的" + place, place + "，" + time, time + "，" + place, "日落时的" + place if said["time"] == "sunset" else time + "的" + place] if time else [place, place, rng.choice(ZH["nice"]) + place]
         return "，".join([rng.choice(parts), *tail])
@@ -113,6 +134,8 @@ def chinese(said: dict[str, str], rng: random.Random) -> str:
     elif rng.random() < .08:
         color = rng.choice(ZH["nice"])
     thing = rng.choice(("", pick("counter", said["subject"]), pick("counter", said["subject"]))) + color + noun
+    if has("other"):
+        thing += rng.choice(("和", "与")) + pick("counter", said["other"]) + pick("subject", said["other"])
     action = pick("action", said["action"]) if has("action") else ""
     way = pick("direction", said["direction"]) if has("direction") else ""
     watch = said["time"] == "sunset" and rng.random() < .35
@@ -141,13 +164,15 @@ def chinese(said: dict[str, str], rng: random.Random) -> str:
 
 def english(said: dict[str, str], rng: random.Random) -> str:
     pick = lambda key, value: rng.choice(EN[key][value])
-    has = lambda key: said[key] not in (UNSAID, "none")
+    has = lambda key: said.get(key, UNSAID) not in (UNSAID, "none")
     time = pick("time", said["time"]) if has("time") else ""
     tail = []
-    if has("snowing"):
-        tail.append(rng.choice(EN["snowing"]))
+    if has("weather"):
+        tail.append(pick("weather", said["weather"]))
     if has("camera"):
         tail.append(pick("camera", said["camera"]))
+    if has("pillars"):
+        tail.append(pick("pillars", "yes"))
     if said["subject"] == "none":
         place = pick("bare", said["place"])
         text = rng.choice((place + " " + time, place + ", " + time, time + ", " + place)) if time else place
@@ -157,6 +182,8 @@ def english(said: dict[str, str], rng: random.Random) -> str:
     words = (adjective + " " + noun).strip()
     article = rng.choice(("", "the ", "an " if words[0] in "aeiou" else "a ", "an " if words[0] in "aeiou" else "a "))
     thing = article + words
+    if has("other"):
+        thing += " and a " + pick("subject", said["other"])
     way = pick("direction", said["direction"]) if has("direction") else ""
     style = rng.random()
     if said["time"] == "sunset" and rng.random() < .35 and said["action"] in ("sit", UNSAID):
@@ -182,17 +209,23 @@ def english(said: dict[str, str], rng: random.Random) -> str:
 def vocabulary_text() -> str:
     """All words that captions are made of, and a few that people add without changing the meaning."""
     words: list[str] = []
+    of_this_world = {v for values in VALUES.values() for v in values}
 
     def walk(x):
         if isinstance(x, str):
             words.append(x)
         elif isinstance(x, dict):
-            for v in x.values():
-                walk(v)
+            for k, v in x.items():
+                if k in of_this_world or x in (ZH, EN):
+                    walk(v)
         else:
             for v in x:
                 walk(v)
 
+    if world.WORLD is world.WIDE:
+        words.append("和与")
+    else:
+        of_this_world.discard("yes")
     walk(ZH)
     walk(EN)
     words.append("a an the is are there and in on at of with sitting sits watching looking sunset temple sun moon stars star flower flowers tree trees "

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from .data import render_jobs
 from .world import COLORS, PLACES, SUBJECTS, TIMES, Scene
 
-CLASSES = {"subject": SUBJECTS, "place": PLACES, "time": TIMES, "color": tuple(COLORS)}
+CLASSES = {"subject": SUBJECTS, "place": PLACES, "time": tuple(TIMES), "color": tuple(COLORS)}
 SIZE = (40, 64)
 
 

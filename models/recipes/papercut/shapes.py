@@ -38,7 +38,7 @@ def polygon(points) -> skia.Path:
 class Pen:
     """Draws in the canvas's current coordinates."""
 
-    SHADOW = (.007, .010)
+    SHADOW = (.010, .014)
 
     def __init__(self, canvas: skia.Canvas):
         self.c = canvas
@@ -72,6 +72,17 @@ class Pen:
     def star(self, x, y, r, color) -> None:
         points = [(x + math.sin(i * math.pi / 4) * (r if i % 2 == 0 else r * .38), y + math.cos(i * math.pi / 4) * (r if i % 2 == 0 else r * .38)) for i in range(8)]
         self.polygon(points, color)
+
+    def star5(self, x, y, r, color) -> None:
+        """A five-pointed star lying on the ground."""
+        self.cut([(x + math.sin(i * math.pi / 5) * q, y - math.cos(i * math.pi / 5) * q * .8) for i, q in enumerate((r, r * .48) * 5)], color)
+
+    def line(self, x, y, x2, y2, width, color) -> None:
+        self.c.drawLine(x, y, x2, y2, paint(color, 1., width))
+
+    def veil(self, color, alpha: float) -> None:
+        """Dims the whole frame."""
+        self.c.drawPaint(paint(color, alpha))
 
     def moon(self, x, y, r, color) -> None:
         """A crescent: an arc of the disc and an arc of a disc beside it."""

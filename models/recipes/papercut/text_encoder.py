@@ -9,12 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from . import captions, world
+from . import captions
 
-VALUES = {
-    "subject": world.SUBJECTS, "place": world.PLACES, "time": world.TIMES, "color": tuple(world.COLORS)[1:],
-    "action": world.ALL_ACTIONS, "direction": ("left", "right"), "camera": world.CAMERAS[1:], "snowing": ("yes",),
-}
+VALUES = captions.VALUES
 WIDTH = 256
 
 
