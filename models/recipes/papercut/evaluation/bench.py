@@ -1,0 +1,80 @@
+"""What all parts of the evaluation share: the package, the detectors, how much is done, progress."""
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import random
+import sys
+import time
+
+import numpy as np
+
+from ..captions import ATTRIBUTES, LANGUAGES, UNSAID, caption
+from ..detectors import Detectors
+from ..host import Package
+from ..world import SUBJECTS, Scene
+
+WIDTH, HEIGHT, RATE = 256, 160, 24
+
+
+@dataclasses.dataclass
+class Bench:
+    package: Package
+    detectors: Detectors
+    out: pathlib.Path  # folder for pictures
+    effort: float  # 1 is the full size, 0.1 a tenth of it
+    seed: int = 0
+    plugin: pathlib.Path | None = None  # folder of the GStreamer plugin
+
+    def count(self, full: int, least: int = 2) -> int:
+        """How many of something to do, where the full size does `full`."""
+        return max(min(least, full), round(full * self.effort))
+
+    def video(self, prompt: str, latent_frames: int, seed: int, width: int = WIDTH, height: int = HEIGHT, **options) -> np.ndarray:
+        """Frames float [F, H, W, 3] of a prompt."""
+        return self.package.decode(self.package.generate(prompt, latent_frames, width, height, seed=self.seed + seed, **options))
+
+
+def judged_scenes(count: int, seed: int = 4242) -> list[Scene]:
+    """Held-out combinations, each subject in turn."""
+    rng, scenes, subjects = random.Random(seed), [], SUBJECTS[1:]
+    while len(scenes) < count:
+        scene = Scene.sample(rng, held_out=True)
+        if scene.subject == subjects[len(scenes) % len(subjects)]:
+            scenes.append(scene)
+    return scenes
+
+
+def full_prompt(scene: Scene, language: str, seed: int) -> str:
+    """A prompt that says all there is to say: place and time of a place alone, of a subject also colour, action, way, and
+    what the camera does."""
+    names = ("subject", "place", "time", "color", "action") + (("direction",) if scene.direction != "none" else ())
+    said = dict.fromkeys(ATTRIBUTES, UNSAID) | {k: getattr(scene, k) for k in names}
+    if scene.camera != "static":
+        said["camera"] = scene.camera
+    return caption(scene, random.Random(seed), language, said)[0]
+
+
+def render(scene: Scene, frames: int, width: int = WIDTH, height: int = HEIGHT, start: float = 0.) -> np.ndarray:
+    """Frames float [F, H, W, 3] of a scene itself."""
+    return scene.render(width, height, frames, RATE, start).astype(np.float32) / 255
+
+
+class Progress:
+    """Says on standard error how far a part has come and how long it will still take."""
+
+    def __init__(self, what: str, total: int):
+        self.what, self.total, self.done = what, total, 0
+        self.start = self.said = time.time()
+        print(f"{what}: 0 of {total}", file=sys.stderr, flush=True)
+
+    def step(self) -> None:
+        self.done += 1
+        now = time.time()
+        if now - self.said > 10 or self.done == self.total:
+            self.said = now
+            left = (now - self.start) / self.done * (self.total - self.done)
+            print(f"{self.what}: {self.done} of {self.total}, {left:.0f} s left", file=sys.stderr, flush=True)
+
+
+__all__ = ["Bench", "HEIGHT", "LANGUAGES", "Progress", "RATE", "WIDTH", "full_prompt", "judged_scenes", "render"]

@@ -1,0 +1,171 @@
+"""Is a video one world?  Warping error by optical flow, seams between chunks, layers in parallax, a minute without drift,
+a subject that passes behind pillars, and how different the seeds are.  Always beside renders of the same scenes, and
+beside how much moves: a frozen video wins every consistency score."""
+from __future__ import annotations
+
+import itertools
+
+import cv2
+import numpy as np
+
+from .. import detectors
+from ..captions import ATTRIBUTES
+from ..world import WIDE, Scene
+from .attributes import LATENT_FRAMES, asked, compare
+from .bench import HEIGHT, LANGUAGES, WIDTH, Bench, Progress, full_prompt, judged_scenes, render
+from .codec import flicker, seams
+from .figures import interval, movement, table
+
+
+def to_bytes(frames: np.ndarray) -> np.ndarray:
+    return (frames * 255 + .5).clip(0, 255).astype(np.uint8)
+
+
+def flow(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Where the points of grey picture a are in b, float [H, W, 2]: dense inverse search (Kroeger and others, 2016)."""
+    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(a, b, None)
+
+
+def warping_error(frames: np.ndarray, step: int = 2) -> float:
+    """Mean absolute difference, of 255, between a frame and the one `step` later warped onto it, where the flows there and
+    back agree; flows are the video's own."""
+    grey = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in to_bytes(frames)]
+    rows, columns = np.mgrid[:frames.shape[1], :frames.shape[2]].astype(np.float32)
+    errors = []
+    for i in range(4, len(frames) - step, 3):
+        there, back = flow(grey[i], grey[i + step]), flow(grey[i + step], grey[i])
+        x, y = columns + there[..., 0], rows + there[..., 1]
+        warp = lambda image: cv2.remap(image, x, y, cv2.INTER_LINEAR)
+        seen = (np.abs(there + warp(back)).sum(-1) < 1) & (x > 0) & (y > 0) & (x < frames.shape[2] - 1) & (y < frames.shape[1] - 1)
+        errors.append(np.abs(warp(frames[i + step]) - frames[i])[seen].mean() * 255)
+    return float(np.mean(errors))
+
+
+def parallax(frames: np.ndarray) -> tuple[float, float]:
+    """Pixels a frame along x of the far middle of the picture and of the nearest ground, where there is something to follow."""
+    grey = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in to_bytes(frames)]
+    far, near = [], []
+    h = frames.shape[1]
+    for i in range(4, len(frames) - 2, 3):
+        v = flow(grey[i], grey[i + 2])[..., 0] / 2
+        edges = np.abs(cv2.Sobel(grey[i], cv2.CV_32F, 1, 0)) > 120
+        for out, rows in ((far, slice(int(.36 * h), int(.60 * h))), (near, slice(int(.90 * h), h))):
+            if edges[rows].sum() > 12:
+                out.append(np.median(v[rows][edges[rows]]))
+    return float(np.median(far)) if far else 0., float(np.median(near)) if near else 0.
+
+
+def chunks(bench: Bench) -> dict:
+    """Warping error, flicker at seams and movement, generated and real."""
+    values = {k: [] for k in ("warping", "flicker", "movement")}
+    scenes = judged_scenes(bench.count(48, 4), 77)
+    progress = Progress("warping and seams", len(scenes))
+    for i, scene in enumerate(scenes):
+        pair = bench.video(full_prompt(scene, LANGUAGES[i % 2], i), LATENT_FRAMES, i), render(scene, 4 * LATENT_FRAMES - 3)
+        s = seams(len(pair[0]) - 2)
+        values["warping"].append([warping_error(v) for v in pair])
+        values["flicker"].append([flicker(v)[s].mean() for v in pair])
+        values["movement"].append([movement(v) for v in pair])
+        progress.step()
+    out = {"videos": len(scenes)}
+    for k, v in values.items():
+        a, b = np.mean(v, 0)
+        out[k] = {"generated": float(a), "renders": float(b), "ratio": float(a / max(b, 1e-9))}
+    return out
+
+
+def pans(bench: Bench) -> dict:
+    """How much faster near layers move than far ones under a pan past a place, generated and real."""
+    out = {}
+    places = ("garden", "city", "underwater")
+    count = bench.count(6, 2)
+    progress = Progress("parallax", len(places) * count)
+    for place in places:
+        pairs = []
+        for i in range(count):
+            scene = Scene("none", place, "day", "none", "none", "none", ("pan left", "pan right")[i % 2], "clear", True, 1000 + i)
+            video = bench.video(full_prompt(scene, LANGUAGES[i // 2 % 2], i), LATENT_FRAMES, 50 + i)
+            pairs.append((parallax(video), parallax(render(scene, 4 * LATENT_FRAMES - 3))))
+            progress.step()
+        (far, near), (real_far, real_near) = np.abs(np.array(pairs)).mean(0)
+        right = [np.sign(g[0]) == np.sign(r[0]) for g, r in pairs]
+        out[place] = {"far": float(far), "near": float(near), "real_far": float(real_far), "real_near": float(real_near), "right_way": float(np.mean(right)), "n": count}
+    return out
+
+
+def drift(bench: Bench, seconds: int = 60) -> dict:
+    """What detectors read two seconds into a video and in its last seconds."""
+    scenes = [s for s in judged_scenes(400, 99) if s.camera == "static"][:bench.count(24, 2)]
+    latent_frames, seen, moves = seconds * 6 + 1, {"2": [], str(seconds): []}, {"2": [], str(seconds): []}
+    progress = Progress(f"{seconds} s of one prompt", len(scenes))
+    for i, scene in enumerate(scenes):
+        latents = bench.package.generate(full_prompt(scene, LANGUAGES[i % 2], i), latent_frames, WIDTH, HEIGHT, seed=bench.seed + i)
+        for when, cut in (("2", slice(3, 21)), (str(seconds), slice(latent_frames - 18, latent_frames))):
+            frames = bench.package.decode(latents[:, :, cut])[-(4 * LATENT_FRAMES - 3):]  # the first of them start the decoder
+            seen[when].append(bench.detectors.read(frames))
+            moves[when].append(movement(frames))
+        progress.step()
+    wanted = [asked(s) for s in scenes]
+    return {"videos": len(scenes), "seen": {k: compare(wanted, v) for k, v in seen.items()}, "movement": {k: float(np.mean(v)) for k, v in moves.items()}}
+
+
+def pillars(bench: Bench) -> dict | None:
+    """Is a subject the same after it was hidden?  Only where the package's world has pillars."""
+    if "pillars" not in ATTRIBUTES:
+        return None
+    import random
+    rng, scenes = random.Random(5), []
+    while len(scenes) < bench.count(24, 4):
+        s = Scene.sample(rng, WIDE)
+        if s.pillars:
+            scenes.append(s)
+    same = {"generated": [], "renders": []}
+    progress = Progress("pillars", len(scenes))
+    for i, scene in enumerate(scenes):
+        prompt = full_prompt(scene, LANGUAGES[i % 2], i) + ("，从柱子后面经过" if i % 2 == 0 else ", passing behind pillars")
+        for kind, frames in (("generated", bench.video(prompt, 37, i)), ("renders", render(scene, 145))):
+            read = [bench.detectors.read(frames[a:a + 1]) for a in range(0, len(frames), 12)]
+            named = [(r["subject"], r["color"]) for r in read]
+            usual = max(set(named), key=named.count)
+            same[kind].append(np.mean([n == usual for n in named]))
+        progress.step()
+    return {"videos": len(scenes), **{k: float(np.mean(v)) for k, v in same.items()}}
+
+
+def diversity(bench: Bench) -> dict:
+    """Mean difference, of 255, between videos of one prompt with different seeds, beside renders with different seeds."""
+    prompts = [("garden", "花园", "none", "none", "none"), ("windowsill", "猫坐在窗台上", "cat", "orange", "sit"), ("city", "a blue bird in the city", "bird", "blue", "fly")]
+    count, out = bench.count(6, 3), []
+    progress = Progress("diversity", len(prompts))
+    for place, prompt, subject, color, action in prompts:
+        made = [bench.video(prompt, 3, 200 + i)[-1] for i in range(count)]
+        way = "right" if action == "fly" else "none"
+        real = [render(Scene(subject, place, "day", color, action, way, "static", "clear", True, 3000 + i), 1, start=.4)[0] for i in range(count)]
+        small = lambda images: detectors.shrink(np.stack(images)).numpy()
+        apart = lambda images: float(np.mean([np.abs(a - b).mean() for a, b in itertools.combinations(small(images), 2)]) * 127.5)
+        out.append((apart(made), apart(real)))
+        progress.step()
+    a, b = np.mean(out, 0)
+    return {"generated": float(a), "renders": float(b), "ratio": float(a / b)}
+
+
+def measure(bench: Bench) -> dict:
+    return {"chunks": chunks(bench), "parallax": pans(bench), "diversity": diversity(bench), "pillars": pillars(bench), "drift": drift(bench)}
+
+
+def markdown(r: dict) -> str:
+    c = r["chunks"]
+    names = {"warping": "warping error, of 255", "flicker": "flicker at chunk boundaries, of 255", "movement": "movement, of 255"}
+    rows = [[names[k], c[k]["generated"], c[k]["renders"], c[k]["ratio"]] for k in names]
+    rows.append(["difference between seeds, of 255", *(r["diversity"][k] for k in ("generated", "renders", "ratio"))])
+    for place, p in r["parallax"].items():
+        ratio, real = p["near"] / max(p["far"], 1e-3), p["real_near"] / max(p["real_far"], 1e-3)
+        rows.append([f"near against far in a pan, {place} (right way {p['right_way']:.0%})", ratio, real, ratio / max(real, 1e-9)])
+    if r["pillars"]:
+        rows.append(["same subject and colour along pillars", r["pillars"]["generated"], r["pillars"]["renders"], r["pillars"]["generated"] / r["pillars"]["renders"]])
+    d = r["drift"]
+    early, late = list(d["seen"])
+    lines = [[k, interval(d["seen"][early][k]), interval(d["seen"][late][k])] for k in detectors.CLASSES if d["seen"][early][k]["n"]]
+    lines.append(["movement", d["movement"][early], d["movement"][late]])
+    return (f"{c['videos']} videos:\n\n" + table(["", "generated", "renders", "ratio"], rows) + f"\n\n{d['videos']} videos of a minute:\n\n"
+            + table(["", f"at {early} s", f"at {late} s"], lines) + ("" if r["pillars"] else "\n\nPillars are not in this package's world."))

@@ -1,0 +1,66 @@
+"""Given frames: a picture as prompt, going on forwards and backwards, a loop, a join.  Each once, as a contact sheet, with
+the PSNR of the given frames beside that of the autoencoder alone."""
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from ..world import Scene
+from .bench import HEIGHT, WIDTH, Bench, Progress, render
+from .figures import psnr, table
+
+SCENES = {
+    "a cat on a windowsill at sunset": Scene("cat", "windowsill", "sunset", "orange", "sit", "none", "static", "clear", True, 41),
+    "雪地中的狗狗向右奔跑": Scene("dog", "snow", "day", "brown", "run", "right", "static", "snow", True, 42),
+}
+
+
+def frames_of(latent: int) -> slice:
+    """The frames that a latent frame stands for."""
+    return slice(0, 1) if latent == 0 else slice(4 * latent - 3, 4 * latent + 1)
+
+
+def tasks(latents: np.ndarray) -> dict[str, tuple[int, dict[int, np.ndarray]]]:
+    """Name: (latent frames in all, what is given), from nine latent frames [C, 9, h, w] of a clip."""
+    take = lambda pairs: {to: latents[:, a] for to, a in pairs}
+    return {
+        "picture as prompt": (9, take([(0, 0)])),
+        "forwards": (9, take([(i, i) for i in range(4)])),
+        "backwards": (3, take([(2, 2)])),
+        "loop": (9, take([(0, 0), (8, 0)])),
+        "join": (9, take([(0, 0), (1, 1), (2, 2), (8, 8)])),
+    }
+
+
+def measure(bench: Bench) -> dict:
+    out, rows = {}, []
+    progress = Progress("given frames", 5 * len(SCENES))
+    for n, (prompt, scene) in enumerate(SCENES.items()):
+        clip = render(scene, 33, start=.5)
+        latents = bench.package.encode(clip)
+        coded = bench.package.decode(latents)
+        for name, (length, given) in tasks(latents[0]).items():
+            made = bench.package.generate(prompt, length, WIDTH, HEIGHT, seed=bench.seed + n, given=given)
+            frames = bench.package.decode(made)
+            kept, alone = [], []
+            for i in given:
+                source = 0 if name == "loop" else i
+                want = clip[frames_of(source)]
+                got = frames[frames_of(i)]
+                if len(got) > len(want):  # a picture given in the place of four frames
+                    want = np.repeat(want, len(got), 0)
+                kept.append(psnr(want, got))
+                alone.append(psnr(clip[frames_of(source)], coded[frames_of(source)]))
+            out[f"{name}, {scene.subject}"] = {"kept": float(np.mean(kept)), "autoencoder": float(np.mean(alone)),
+                                               "seam": float(np.abs(np.diff(frames, axis=0)).mean((1, 2, 3)).max() * 255),
+                                               "seam_of_renders": float(np.abs(np.diff(clip, axis=0)).mean((1, 2, 3)).max() * 255)}
+            picks = np.linspace(0, len(frames) - 1, 6).round().astype(int)
+            rows.append(np.concatenate(list(frames[picks]), 1))
+            progress.step()
+    Image.fromarray((np.concatenate(rows) * 255 + .5).astype(np.uint8)).save(bench.out / "given.png")
+    return out
+
+
+def markdown(r: dict) -> str:
+    return table(["", "given frames kept, dB", "the autoencoder alone, dB", "largest change between frames, of 255", "in renders"],
+                 [[k, v["kept"], v["autoencoder"], v["seam"], v["seam_of_renders"]] for k, v in r.items()])
