@@ -19,6 +19,27 @@ def save(path: pathlib.Path, **state) -> None:
     os.replace(tmp, path)
 
 
+def load(path: pathlib.Path) -> dict:
+    """A checkpoint, on whatever device there is."""
+    return torch.load(path, weights_only=True, map_location="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fit(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
+    """Loads what a narrower network knew: overlapping parts are copied, inputs it did not have start at zero, new outputs as made."""
+    own = module.state_dict()
+    for name, old in state.items():
+        new = own.get(name)
+        if new is None or new.ndim != old.ndim:
+            continue
+        if new.shape == old.shape:
+            new.copy_(old)
+            continue
+        if new.ndim > 1 and old.shape[1] < new.shape[1]:
+            new[:old.shape[0]] = 0
+        cut = tuple(slice(0, min(a, b)) for a, b in zip(new.shape, old.shape))
+        new[cut] = old[cut]
+
+
 def load_vae(work: pathlib.Path, untrained: bool = False) -> tuple[VAE, str]:
     """The averaged autoencoder and a sentence on its training."""
     vae, path = VAE(), work / "vae.pt"
@@ -26,19 +47,20 @@ def load_vae(work: pathlib.Path, untrained: bool = False) -> tuple[VAE, str]:
         if not untrained:
             raise SystemExit(f"no {path}: train the autoencoder first (papercut.train_vae)")
         return vae.eval(), "Autoencoder untrained."
-    state = torch.load(path, weights_only=False)
+    state = load(path)
     vae.load_state_dict(state["average"])
     return vae.eval(), f"Autoencoder: {state['it']} steps."
 
 
 def load_networks(work: pathlib.Path, untrained: bool = False) -> tuple[TextEncoder, Transformer, str]:
     """The averaged text encoder and transformer and a sentence on their training."""
-    text, net, path = TextEncoder(make_tokenizer().get_vocab_size()), Transformer(), work / "transformer.pt"
+    text, path = TextEncoder(make_tokenizer().get_vocab_size()), work / "transformer.pt"
     if not path.exists():
         if not untrained:
             raise SystemExit(f"no {path}: train the transformer first (papercut.train_transformer)")
-        return text.eval(), net.eval(), "Transformer untrained."
-    state = torch.load(path, weights_only=False)
+        return text.eval(), Transformer().eval(), "Transformer untrained."
+    state = load(path)
+    net = Transformer(**state["shape"])
     both = torch.nn.ModuleDict({"text": text, "net": net})
     both.load_state_dict(state["average"])
     return text.eval(), net.eval(), f"Transformer: {state['it']} steps."

@@ -1,18 +1,20 @@
-"""Pools of rendered clips on disk, drawn by several processes; and the packing of frames into pixels by channel."""
+"""Rendered clips: drawn by worker processes, kept as pools on disk, cut into the steps that the autoencoder sees."""
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import pathlib
 import pickle
+import queue
 import random
+import threading
 
 import numpy as np
+import torch
 
 from .world import Scene
-
-SIZES = ((256, 160), (192, 192), (160, 256), (320, 160))
 
 
 def work_dir() -> pathlib.Path:
@@ -24,20 +26,43 @@ def add_work(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=pathlib.Path, default=work_dir(), help="folder of checkpoints, data and logs (default: %(default)s)")
 
 
-def _render(job) -> tuple[int, Scene, np.ndarray]:
-    index, seed, width, height, frames, latest = job
+def cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def subject_masks(scene: Scene, columns: int, rows: int, frames: int, start: float, rate: float = 24.) -> np.ndarray:
+    """uint8 [latent frames, rows, columns]: how much of each latent's cell subjects cover, in the middle of its frames, of 255."""
+    moments = [start] + [start + (4 * i - 1.5) / rate for i in range(1, (frames - 1) // 4 + 1)]
+    return np.stack([(scene.subject_mask(columns, rows, t) * 255).astype(np.uint8) for t in moments])
+
+
+def _render(job) -> tuple:
+    index, seed, width, height, frames, latest, masked = job
     rng = random.Random(seed)
     scene = Scene.sample(rng)
-    return index, scene, scene.render(width, height, frames, start=rng.uniform(0, latest))
+    start = rng.uniform(0, latest)
+    mask = subject_masks(scene, width // 16, height // 16, frames, start) if masked else None
+    return index, scene, scene.render(width, height, frames, start=start), mask
+
+
+def renderers(processes: int):
+    """A pool of processes to render with."""
+    return multiprocessing.get_context("spawn").Pool(processes)
 
 
 def render_jobs(jobs, processes: int):
     """Yields (index, scene, frames) for jobs (index, seed, width, height, frames, latest start in seconds)."""
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap_unordered(_render, jobs, chunksize=4)
+    with renderers(processes) as pool:
+        for index, scene, frames, _ in pool.imap_unordered(_render, ((*job, False) for job in jobs), chunksize=4):
+            yield index, scene, frames
 
 
-def make_pool(path: pathlib.Path, clips: int, width: int, height: int, frames: int, seed: int, latest: float, processes: int = 2) -> None:
+def render_with_masks(pool, jobs):
+    """Yields (index, scene, frames, masks) for the same jobs, from a pool of `renderers`."""
+    yield from pool.imap_unordered(_render, ((*job, True) for job in jobs), chunksize=2)
+
+
+def make_pool(path: pathlib.Path, clips: int, width: int, height: int, frames: int, seed: int, latest: float, processes: int) -> None:
     """Writes `path`.npy uint8 [clips, frames, height, width, 3] and `path`.scenes (a pickled list)."""
     if path.with_suffix(".scenes").exists():
         return
@@ -45,16 +70,54 @@ def make_pool(path: pathlib.Path, clips: int, width: int, height: int, frames: i
     data = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", np.uint8, (clips, frames, height, width, 3))
     scenes: list = [None] * clips
     jobs = [(i, seed * 1_000_003 + i, width, height, frames, latest) for i in range(clips)]
-    for i, scene, video in render_jobs(jobs, processes):
+    for done, (i, scene, video) in enumerate(render_jobs(jobs, processes)):
         data[i], scenes[i] = video, scene
+        if done % 200 == 199:
+            print(f"{path.name}: {done + 1} of {clips} clips", flush=True)
     data.flush()
     with open(path.with_suffix(".scenes"), "wb") as f:
         pickle.dump(scenes, f)
 
 
-def pack(frames: np.ndarray, k: int) -> np.ndarray:
-    """[..., H, W, 3] -> [..., H/k, W/k, 3*k*k], channels in the order of torch's pixel_unshuffle (colour, row, column)."""
-    *lead, h, w, c = frames.shape
-    x = frames.reshape(*lead, h // k, k, w // k, k, c)
-    n = len(lead)
-    return np.ascontiguousarray(x.transpose(*range(n), n, n + 2, n + 4, n + 1, n + 3)).reshape(*lead, h // k, w // k, c * k * k)
+def to_steps(clips: torch.Tensor) -> torch.Tensor:
+    """uint8 [B, 1+4k, H, W, 3] -> [B, 1+k, 4, H, W, 3]: the first frame four times, then groups of four."""
+    b, f = clips.shape[:2]
+    first = clips[:, :1, None].expand(-1, -1, 4, -1, -1, -1)
+    return torch.cat([first, clips[:, 1:].reshape(b, (f - 1) // 4, 4, *clips.shape[2:])], 1)
+
+
+def encoder_input(steps: torch.Tensor) -> torch.Tensor:
+    """uint8 [B, T, 4, H, W, 3] -> float [B*T, 768, H/8, W/8] in -1..1: four packed frames a position, channels last in memory."""
+    b, t, f, h, w, c = steps.shape
+    x = steps.reshape(b * t, f, h // 8, 8, w // 8, 8, c).permute(0, 2, 4, 1, 6, 3, 5).contiguous()
+    return (x.reshape(b * t, h // 8, w // 8, -1).to(torch.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+
+
+def decoder_target(steps: torch.Tensor) -> torch.Tensor:
+    """uint8 [B, T, 4, H, W, 3] -> float [B*T*4, 48, H/4, W/4] in -1..1, channels last in memory."""
+    b, t, f, h, w, c = steps.shape
+    x = steps.reshape(b * t * f, h // 4, 4, w // 4, 4, c).permute(0, 1, 3, 5, 2, 4).contiguous()
+    return (x.reshape(b * t * f, h // 4, w // 4, -1).to(torch.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+
+
+def prefetch(make, ahead: int):
+    """Yields make(0), make(1), … for ever, made by a thread up to `ahead` items before they are wanted; 0: on demand."""
+    if ahead == 0:
+        yield from map(make, itertools.count())
+        return
+    ready: queue.Queue = queue.Queue(ahead)
+
+    def work() -> None:
+        for i in itertools.count():
+            try:
+                ready.put(make(i))
+            except Exception as e:  # to be raised where the item is wanted
+                ready.put(e)
+                return
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        item = ready.get()
+        if isinstance(item, Exception):
+            raise item
+        yield item

@@ -21,6 +21,7 @@ from .host import Package
 from .onnx_files import WeightFile, halve
 from .tokenizer import make_tokenizer
 from .transformer import Transformer
+from .vae import LATENT_CHANNELS
 
 OPSET = 17
 
@@ -42,8 +43,8 @@ def autoencoder(vae, out: pathlib.Path, kind: str) -> None:
     weights = WeightFile(out / f"{kind}.weights")
     space = {3: "h", 4: "w"} if kind == "decoder" else {2: "H", 3: "W"}
     space_out = {2: "H", 3: "W"} if kind == "decoder" else {3: "h", 4: "w"}
-    first = torch.randn(1, 16, 2, 6, 8) if kind == "decoder" else torch.rand(1, 5, 96, 128, 3)
-    later = torch.randn(1, 16, 2, 6, 8) if kind == "decoder" else torch.rand(1, 8, 96, 128, 3)
+    first = torch.randn(1, LATENT_CHANNELS, 2, 6, 8) if kind == "decoder" else torch.rand(1, 5, 96, 128, 3)
+    later = torch.randn(1, LATENT_CHANNELS, 2, 6, 8) if kind == "decoder" else torch.rand(1, 8, 96, 128, 3)
     states = make(vae, True).eval()(first)[1:]
     names = [f"state_{i}" for i in range(len(states))]
     outs = [f"state_out_{i}" for i in range(len(states))]
@@ -61,7 +62,7 @@ def autoencoder(vae, out: pathlib.Path, kind: str) -> None:
 
 def denoiser(net: Transformer, text_width: int, out: pathlib.Path) -> None:
     layers, d = net.n_layers, net.d
-    inputs = (torch.randn(1, 16, 3, 6, 8), torch.full((1, 3), 500.), torch.randn(1, 5, text_width), torch.ones(1, 5),
+    inputs = (torch.randn(1, net.channels, 3, 6, 8), torch.full((1, 3), 500.), torch.randn(1, 5, text_width), torch.ones(1, 5),
               torch.randn(layers, 1, 2, 12, d), torch.randn(layers, 1, 2, 12, d))
     past, present = {1: "B", 2: "P", 3: "N"}, {1: "B", 2: "T", 3: "N"}
     path = out / "transformer.onnx"
@@ -98,7 +99,7 @@ unk_token = "[UNK]"
 clean = ["collapse_whitespace", "strip"]
 
 [latents]
-channels = 16
+channels = {LATENT_CHANNELS}
 spatial_compression_ratio = 16
 temporal_compression_ratio = 4
 size_multiple = 32
@@ -148,7 +149,7 @@ def check(folder: pathlib.Path, vae, text, net) -> None:
             e, _ = text(ids, torch.ones_like(ids))
             print(f"text_encoder [{ids.shape[1]} tokens]: {worst(p.embed(prompt)[0], e):.1e}")
         for h, w, t, n in ((10, 16, 3, 12), (10, 16, 3, 0), (12, 12, 1, 5), (16, 10, 2, 9), (10, 20, 3, 3)):
-            x, past = rng.standard_normal((1, 16, t, h, w), np.float32), rng.standard_normal((2, net.n_layers, 1, n, h * w // 4, net.d), np.float32)
+            x, past = rng.standard_normal((1, LATENT_CHANNELS, t, h, w), np.float32), rng.standard_normal((2, net.n_layers, 1, n, h * w // 4, net.d), np.float32)
             sigma = np.float32(rng.uniform(0, 1))
             got = p.predict(x, sigma, (e.numpy(), np.ones((1, e.shape[1]), np.float32)), past)
             want = net(tensor(x), torch.full((1, t), 1000 * float(sigma)), e, torch.ones(1, e.shape[1]), tensor(past[0]), tensor(past[1]))
@@ -156,7 +157,7 @@ def check(folder: pathlib.Path, vae, text, net) -> None:
             p.predict(x, sigma, (e.numpy(), np.ones((1, e.shape[1]), np.float32)), past)
             print(f"transformer {h}x{w} T={t} P={n}: prediction {worst(got[0], want[0]):.1e} key {worst(got[1], want[1]):.1e} value {worst(got[2], want[2]):.1e}, {(time.time() - start) * 1e3:.0f} ms")
         for h, w, t in ((10, 16, 7), (12, 12, 1), (20, 10, 4)):
-            z = rng.standard_normal((1, 16, t, h, w), np.float32)
+            z = rng.standard_normal((1, LATENT_CHANNELS, t, h, w), np.float32)
             want = DecoderGraph(vae, True)(tensor(z))[0][0]
             whole, start = p.decode(z, t), time.time()
             pieces = p.decode(z, 3)
@@ -181,6 +182,10 @@ def main() -> None:
     args = parser.parse_args()
     vae, vae_note = checkpoints.load_vae(args.work, args.untrained)
     text, net, net_note = checkpoints.load_networks(args.work, args.untrained)
+    # The networks as the package will hold them: rounded to float16, also what small tensors keep as float32.
+    for module in (vae, text, net):
+        for q in module.parameters():
+            q.data = q.data.half().float()
     out = args.out.parent / (args.out.name + ".new")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -191,10 +196,6 @@ def main() -> None:
     make_tokenizer().save(str(out / "tokenizer.json"))
     provenance = f"Trained from scratch on scenes drawn by models/recipes, no outside data. {vae_note} {net_note}"
     (out / "model.toml").write_text(model_toml(args, provenance))
-    # The networks as the package holds them: weights rounded to float16.
-    for module in (vae, text, net):
-        for q in module.parameters():
-            q.data = q.data.half().float()
     check(out, vae, text, net)
     size = sum(f.stat().st_size for f in out.iterdir())
     print(f"package: {size / 1e6:.1f} MB")

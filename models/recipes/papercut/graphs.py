@@ -1,6 +1,6 @@
 """The modules that become ONNX graphs: the networks wrapped so that what crosses a graph is simple.
 
-Frames are float [1, F, H, W, 3] in 0..1, latents float [1, 16, T, h, w], normalised.  States are the inputs that each
+Frames are float [1, F, H, W, 3] in 0..1, latents float [1, C, T, h, w], normalised.  States are the inputs that each
 `Memory` saw at the last step, [1, c, rows, columns].
 """
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Data parallelism over processes of one thread each.
+"""Data parallelism over processes: on CPUs one process of one thread a core, on a GPU a single one.
 
 On a few busy cores this beats threads: these wait for each other at every layer, processes once a step.
 """
@@ -10,6 +10,23 @@ import tempfile
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
+from .data import cores
+
+
+def device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast():
+    """bfloat16 on a GPU, float32 on CPUs, where bfloat16 is slow."""
+    return torch.autocast("cuda", torch.bfloat16, enabled=device().type == "cuda")
+
+
+def workers() -> int:
+    """How many processes to train in by default."""
+    return 1 if device().type == "cuda" else cores()
 
 
 def _start(rank: int, workers: int, meeting: str, function, args) -> None:
@@ -23,7 +40,11 @@ def _start(rank: int, workers: int, meeting: str, function, args) -> None:
 
 
 def run(function, workers: int, args) -> None:
-    """Calls function(rank, workers, args) in `workers` processes."""
+    """Calls function(rank, workers, args) in `workers` processes; in this one if that is 1."""
+    if workers == 1:
+        torch.set_float32_matmul_precision("high")
+        function(0, 1, args)
+        return
     # Big tensors come and go: let the allocator of the new processes keep its pages instead of giving them back each time.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(4 << 30))
@@ -45,6 +66,8 @@ def sum_tensors(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def average_gradients(params, workers: int) -> None:
+    if workers == 1:
+        return
     params = [p for p in params if p.grad is not None]
     for p, g in zip(params, sum_tensors([p.grad for p in params])):
         p.grad = g / workers
@@ -52,6 +75,8 @@ def average_gradients(params, workers: int) -> None:
 
 def agree(value: bool) -> bool:
     """Rank 0's answer, known to all."""
+    if not dist.is_initialized():
+        return value
     flag = torch.tensor([float(value)])
     dist.broadcast(flag, 0)
     return bool(flag.item())

@@ -1,7 +1,9 @@
-"""Renders the transformer's clips and encodes them once with the frozen autoencoder: python -m papercut.prepare
+"""Makes the transformer's data: renders scenes and encodes them at once with the frozen autoencoder.
 
-With --mirror every clip is encoded a second time mirrored (its scene's left and right exchanged).  Also measures the latents' mean and
-standard deviation and stores them in the autoencoder's checkpoint.
+python -m papercut.prepare --minutes 4
+
+Renders are not kept.  Stored beside the autoencoder: the latents' mean and standard deviation, and how much of the
+picture hangs on each channel.
 """
 from __future__ import annotations
 
@@ -13,66 +15,103 @@ import numpy as np
 import torch
 
 from . import parallel
-from .checkpoints import load_vae, save
-from .data import add_work, make_pool
-from .train_vae import encoder_input, to_steps
-from .world import Scene
+from .checkpoints import load, load_vae, save
+from .data import add_work, cores, encoder_input, render_with_masks, renderers, to_steps
 
-# name: (clips, width, height, frames, seed, latest start in seconds)
+# name: (share of all rendered frames, width, height, frames, latest start in seconds)
 POOLS = {
-    "images-wide": (6400, 256, 160, 1, 11, 5.), "images-square": (600, 192, 192, 1, 12, 5.), "images-tall": (500, 160, 256, 1, 13, 5.),
-    "images-long": (500, 320, 160, 1, 14, 5.), "sequences": (240, 256, 160, 57, 15, 3.),
+    "sequences": (.14, 256, 160, 57, 3.),
+    "clips-wide": (.48, 256, 160, 17, 3.), "clips-square": (.05, 192, 192, 17, 3.), "clips-tall": (.04, 160, 256, 17, 3.), "clips-long": (.04, 320, 160, 17, 3.),
+    "images-wide": (.15, 256, 160, 1, 5.), "images-square": (.02, 192, 192, 1, 5.), "images-tall": (.02, 160, 256, 1, 5.), "images-long": (.02, 320, 160, 1, 5.),
+    "images-wide-large": (.015, 320, 192, 1, 5.), "images-square-large": (.01, 256, 256, 1, 5.),
+    "images-tall-large": (.01, 192, 320, 1, 5.), "images-long-large": (.01, 384, 192, 1, 5.),
 }
-FROM_VAE = {"wide": 40, "square": 0}  # the autoencoder's own pools, without its held-out clips
+FIRST_SEED = 1 << 40  # far from the seeds of the autoencoder's clips
+AT_ONCE = 8               # frames that are encoded together
 
 
-def mirrored(scene: Scene) -> Scene:
-    swap = {"left": "right", "right": "left", "pan left": "pan right", "pan right": "pan left"}
-    return scene.with_(direction=swap.get(scene.direction, scene.direction), camera=swap.get(scene.camera, scene.camera))
+class Encoded:
+    """What one pool has so far: latents f16 [C, T, h, w], masks u8 [T, h, w], scenes."""
+
+    def __init__(self):
+        self.latents, self.masks, self.scenes = [], [], []
+
+    def write(self, path) -> None:
+        np.savez(path, latents=np.stack(self.latents), masks=np.stack(self.masks), scenes=np.frombuffer(pickle.dumps(self.scenes), np.uint8))
 
 
-def encode(rank: int, workers: int, args) -> None:
-    vae, _ = load_vae(args.work)
-    for name, skip in {**dict.fromkeys(POOLS, 0), **FROM_VAE}.items():
-        clips = np.load(args.work / f"data/{name}.npy", mmap_mode="r")
-        with open(args.work / f"data/{name}.scenes", "rb") as f:
-            scenes = pickle.load(f)
-        out, kept, start = [], [], time.time()
-        step = max(1, 8 // clips.shape[1])
-        mine = range(skip + rank * step, min(len(clips), skip + args.limit), workers * step)
-        with torch.no_grad():
-            for i in mine:
-                block = clips[i:i + step]
-                for flip in (False, True)[:1 + args.mirror]:
-                    steps = to_steps(block[:, :, :, ::-1] if flip else block)
-                    z, _ = vae.encoder(encoder_input(steps), steps.shape[1])
-                    out.append(z.view(len(block), -1, *z.shape[1:]).transpose(1, 2).half().numpy())
-                    kept += [mirrored(s) if flip else s for s in scenes[i:i + step]]
-        np.savez(args.work / f"data/latents-{name}-{rank}.npz", latents=np.concatenate(out), scenes=np.frombuffer(pickle.dumps(kept), np.uint8))
-        print(f"{name}: {len(kept)} clips by process {rank}, {time.time() - start:.0f} s", flush=True)
+def encode(vae, clips: np.ndarray, device) -> np.ndarray:
+    """uint8 [B, F, H, W, 3] -> float16 [B, C, T, h, w]"""
+    with torch.no_grad(), parallel.autocast():
+        steps = to_steps(torch.from_numpy(clips).to(device))
+        z, _ = vae.encoder(encoder_input(steps), steps.shape[1])
+    return z.view(len(clips), -1, *z.shape[1:]).transpose(1, 2).half().cpu().numpy()
+
+
+def importance(vae, latents: np.ndarray, device) -> torch.Tensor:
+    """[C], mean 1: the change in the picture that the same small change of each normalised channel makes."""
+    z = torch.from_numpy(latents[:, :, 0].astype(np.float32)).to(device)
+    with torch.no_grad(), parallel.autocast():
+        before = vae.decoder(z, 1)[0].float()
+        after = [vae.decoder(z + .3 * vae.std[i] * (torch.arange(z.shape[1], device=device) == i)[:, None, None], 1)[0].float() for i in range(z.shape[1])]
+    change = torch.stack([(a - before).square().mean() for a in after])
+    return change / change.mean()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_work(parser)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--mirror", action="store_true", help="twice the clips")
-    parser.add_argument("--limit", type=int, default=10_000, help="clips of a pool at most")
-    parser.add_argument("--render-only", action="store_true")
+    parser.add_argument("--minutes", type=float, default=2 if parallel.device().type == "cuda" else 6)
+    parser.add_argument("--seed", type=int, default=0, help="another seed makes other scenes (for a later day's run)")
+    parser.add_argument("--processes", type=int, default=cores(), help="processes that render (default: %(default)s)")
     args = parser.parse_args()
-    for name, (clips, width, height, frames, seed, latest) in POOLS.items():
-        make_pool(args.work / f"data/{name}", clips, width, height, frames, seed, latest, args.processes)
-    if args.render_only:
+    device, start = parallel.device(), time.time()
+    vae, _ = load_vae(args.work)
+    vae.to(device)
+    done = {name: Encoded() for name in POOLS}
+    frames_done, seed, last = dict.fromkeys(POOLS, 0), FIRST_SEED * (1 + args.seed), start
+    with renderers(args.processes) as pool:
+        while time.time() - start < args.minutes * 60:
+            # The pool that is farthest behind its share is next.
+            name = min(POOLS, key=lambda n: frames_done[n] / POOLS[n][0])
+            _, width, height, frames, latest = POOLS[name]
+            n = max(4 * args.processes, 32 // frames)
+            waiting: list = []
+
+            def flush() -> None:
+                done[name].latents += list(encode(vae, np.stack([w[1] for w in waiting]), device))
+                done[name].masks += [w[2] for w in waiting]
+                done[name].scenes += [w[0] for w in waiting]
+                waiting.clear()
+
+            for _, scene, clip, masks in render_with_masks(pool, [(i, seed + i, width, height, frames, latest) for i in range(n)]):
+                waiting.append((scene, clip, masks))
+                if len(waiting) * frames >= AT_ONCE * (16 if device.type == "cuda" else 1):
+                    flush()
+            if waiting:
+                flush()
+            seed, frames_done[name] = seed + n, frames_done[name] + n * frames
+            if time.time() - last > 20:
+                last = time.time()
+                print(f"{last - start:.0f}s {sum(frames_done.values())} frames, {sum(len(e.scenes) for e in done.values())} clips", flush=True)
+    (args.work / "data").mkdir(parents=True, exist_ok=True)
+    for name, encoded in done.items():
+        if encoded.scenes:
+            encoded.write(args.work / f"data/latents-{name}.npz")
+            print(f"{name}: {len(encoded.scenes)} clips", flush=True)
+    state = load(args.work / "vae.pt")
+    if "importance" in state:  # latents made on another day are of the same measure
         return
-    parallel.run(encode, args.processes, args)
-    z = np.concatenate([np.load(args.work / f"data/latents-{n}-0.npz")["latents"][:, :, 0].astype(np.float32) for n in ("images-wide", "wide")])
-    z = torch.from_numpy(z).transpose(0, 1).flatten(1)
-    path = args.work / "vae.pt"
-    state = torch.load(path, weights_only=False)
+    z = np.stack(done["images-wide"].latents)
+    flat = torch.from_numpy(z[:, :, 0].astype(np.float32)).transpose(0, 1).flatten(1)
     for key in ("vae", "average"):
-        state[key]["mean"], state[key]["std"] = z.mean(1), z.std(1)
-    save(path, **state)
-    print("latents' standard deviations:", [round(v, 2) for v in z.std(1).tolist()])
+        if key in state:
+            state[key]["mean"], state[key]["std"] = flat.mean(1), flat.std(1)
+    vae.mean.copy_(flat.mean(1)), vae.std.copy_(flat.std(1))
+    state["importance"] = importance(vae, z[:16], device).cpu()
+    save(args.work / "vae.pt", **state)
+    print("latents' standard deviations:", [round(v, 2) for v in flat.std(1).tolist()])
+    print("channels' importance:", [round(v, 2) for v in state["importance"].tolist()])
 
 
 if __name__ == "__main__":

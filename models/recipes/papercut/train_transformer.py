@@ -2,7 +2,8 @@
 
 The curriculum runs with the clock: captions alone (text encoder), then mostly single images, then chunks and longer
 sequences.  Every chunk of a sequence has its own noise level (diffusion forcing) and is often clean, as the past is when
-a video is made.  In the last part guidance is baked in: the target becomes what classifier-free guidance would give.
+a video is made; inside a chunk any subset of frames may be clean, as when frames are given.  In the last part guidance
+is baked in: the target becomes what classifier-free guidance would give.
 """
 from __future__ import annotations
 
@@ -16,58 +17,76 @@ import torch
 
 from . import parallel
 from .captions import ATTRIBUTES, UNSAID, caption
-from .checkpoints import load_vae, save
-from .data import add_work
+from .checkpoints import load, load_vae, save
+from .data import add_work, prefetch
 from .optim import MuonAdam
-from .prepare import FROM_VAE, POOLS
+from .prepare import POOLS
 from .text_encoder import TextEncoder, targets
 from .tokenizer import make_tokenizer, pad_batch
 from .transformer import CHUNK, Transformer
 from .world import Scene
 
-IMAGES = {"images-wide": .74, "images-square": .1, "images-tall": .08, "images-long": .08}
+KINDS = ("images", "clips", "sequences")
+SUBJECT_WEIGHT = 2.  # what an error on a subject counts more than elsewhere
+
+
+def shares(kind: str) -> dict[str, float]:
+    """How often each pool of a kind is drawn from."""
+    return {n: p[0] for n, p in POOLS.items() if n.startswith(kind)}
 
 
 class Latents:
-    """All latents in memory, normalised, by pool: float16 [n, 16, T, h, w] and their scenes."""
+    """All latents in memory, normalised, by pool: float16 [n, C, T, h, w], masks of the subjects, and scenes."""
 
-    def __init__(self, work, processes: int):
+    def __init__(self, work):
         vae, _ = load_vae(work)
-        mean, std = (v.numpy()[:, None, None, None] for v in (vae.mean, vae.std))
+        mean, std = (v.cpu().numpy()[:, None, None, None] for v in (vae.mean, vae.std))
+        self.importance = load(work / "vae.pt")["importance"].float().cpu()
         self.pools = {}
-        for name in (*POOLS, *FROM_VAE):
-            parts = [np.load(work / f"data/latents-{name}-{i}.npz") for i in range(processes)]
-            z = np.concatenate([p["latents"] for p in parts])
+        for name in POOLS:
+            if not (path := work / f"data/latents-{name}.npz").exists():
+                continue
+            part = np.load(path)
+            z = part["latents"]
             for i in range(0, len(z), 256):
                 z[i:i + 256] = (z[i:i + 256] - mean) / std
-            scenes = [s for p in parts for s in pickle.loads(p["scenes"].tobytes())]
-            self.pools[name] = z, scenes
+            self.pools[name] = z, part["masks"], pickle.loads(part["scenes"].tobytes())
+        for kind in KINDS:
+            if not any(name.startswith(kind) for name in self.pools):
+                raise SystemExit(f"no {kind} in {work / 'data'}: run papercut.prepare, for longer")
 
-    def draw(self, rng: random.Random, names: dict[str, float], n: int, frames: int) -> tuple[torch.Tensor, list[Scene]]:
-        """n sequences of `frames` latent frames, from a scene's start; longer ones may leave a gap after the first chunk."""
-        z, scenes = self.pools[rng.choices(list(names), list(names.values()))[0]]
+    def draw(self, rng: random.Random, kind: str, count: int, frames: int):
+        """`count` frames' worth of a kind: latents [n, C, frames, h, w], masks [n, frames, h, w] in 0..1, scenes.  Longer
+        sequences may leave a gap after the first chunk.  The first frames of clips are images too."""
+        weights = {n: w for n, w in (shares("images") | {n: w / 17 for n, w in shares("clips").items()} if kind == "images" else shares(kind)).items() if n in self.pools}
+        z, masks, scenes = self.pools[rng.choices(list(weights), list(weights.values()))[0]]
+        n = max(1, round(count * 160 / (frames * z.shape[3] * z.shape[4])))
         rows = [rng.randrange(len(z)) for _ in range(n)]
-        total = z.shape[2]
-        gap = rng.randrange(total - frames + 1) if frames > CHUNK and rng.random() < .5 else 0
+        gap = rng.randrange(z.shape[2] - frames + 1) if frames > CHUNK and rng.random() < .5 else 0
         take = [*range(min(CHUNK, frames)), *range(CHUNK + gap, frames + gap)]
-        return torch.from_numpy(z[rows][:, :, take].astype(np.float32)), [scenes[r] for r in rows]
+        return (torch.from_numpy(z[rows][:, :, take].astype(np.float32)), torch.from_numpy(masks[rows][:, take].astype(np.float32) / 255), [scenes[r] for r in rows])
 
 
 def noise_levels(n: int, frames: int, shift: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """sigma [n, frames], one level a chunk, and which chunk each frame is in [frames].  At least one chunk is noisy."""
+    """sigma [n, frames] and which chunk each frame is in [frames].  Frames of a chunk share a level, or some of them are
+    clean; in every sequence at least one frame is noisy."""
     first = 1 if frames > 1 and torch.rand(()) < .15 else CHUNK  # some sequences start from a single image
     chunk = torch.tensor([0 if i < first else 1 + (i - first) // CHUNK for i in range(frames)])
     chunks = int(chunk[-1]) + 1
     s = torch.sigmoid(torch.randn(n, chunks))
     s = shift * s / (1 + (shift - 1) * s)
+    s = torch.where(torch.rand(n, chunks) < .05, 1., s)
+    noisy = torch.randint(0, chunks, (n,))
     if chunks > 1:
         clean = torch.rand(n, chunks) < .4
-        clean[torch.arange(n), torch.randint(0, chunks, (n,))] = False
+        clean[torch.arange(n), noisy] = False
         s = torch.where(clean, torch.where(torch.rand(n, chunks) < .5, 0., .1 * torch.rand(n, chunks)), s)
     sigma = s[:, chunk]
-    if frames > 1:  # sometimes a given first frame
-        given = torch.rand(n) < .1
-        sigma[given, 0] = 0.
+    if frames > 1:
+        given = (torch.rand(n, 1) < .25) & (torch.rand(n, frames) < torch.rand(n, 1))
+        keep = (chunk == noisy[:, None]).float() * (torch.rand(n, frames) + .1)  # one frame of the noisy chunk stays so
+        given[torch.arange(n), keep.argmax(1)] = False
+        sigma = torch.where(given, 0., sigma)
     return sigma, chunk
 
 
@@ -82,46 +101,77 @@ def captions_of(scenes: list[Scene], rng: random.Random, drop: float) -> tuple[l
 
 
 def main() -> None:
+    gpu = parallel.device().type == "cuda"
     parser = argparse.ArgumentParser(description=__doc__)
     add_work(parser)
-    parser.add_argument("--minutes", type=float, default=50)
+    parser.add_argument("--minutes", type=float, default=7 if gpu else 60)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--begin", type=float, default=0., help="where in the curriculum to begin, 0..1 (for a resumed run)")
+    parser.add_argument("--end", type=float, default=1., help="where in the curriculum to end (if another run will resume)")
     parser.add_argument("--lr", type=float, default=2.5e-3)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--tokens", type=int, default=1200, help="image tokens a process and step")
+    parser.add_argument("--processes", type=int, default=parallel.workers())
+    parser.add_argument("--frames", type=int, default=512 if gpu else 30, help="latent frames of 256x160 a process and step, or as many tokens of other sizes (default: %(default)s)")
+    parser.add_argument("--width", type=int, default=384 if gpu else 256, help="of the transformer, a multiple of 64 (default: %(default)s; a resumed run keeps its own)")
+    parser.add_argument("--layers", type=int, default=6, help="of the transformer, likewise")
     parser.add_argument("--text-steps", type=int, default=120, help="steps on captions alone, at first")
     parser.add_argument("--shift", type=float, default=3.)
-    parser.add_argument("--bake", type=float, default=1., help="from here in the curriculum on guidance is baked in (1: never)")
-    parser.add_argument("--scale", type=float, default=3., help="the guidance scale baked in")
+    parser.add_argument("--bake", type=float, default=.85, help="from here in the curriculum on guidance is baked in (1: never)")
+    parser.add_argument("--scale", type=float, default=2.5, help="the guidance scale baked in")
     args = parser.parse_args()
     parallel.run(train, args.processes, args)
 
 
+def kind_of_step(it: int, progress: float) -> tuple[str, int]:
+    """What a step trains on, the same for all processes so that none waits: a kind of pool and how many latent frames."""
+    dice = random.Random(it)
+    x = dice.random()
+    if progress < .4:
+        kind = "images" if x < .6 else "clips"
+    else:
+        kind = "images" if x < .3 else "clips" if x < .75 else "sequences"
+    return kind, 1 if kind == "images" else dice.choice((3, 3, 3, 5)) if kind == "clips" else dice.choice((6, 9, 12, 15))
+
+
+def is_matrix(name: str, p: torch.Tensor) -> bool:
+    """Whether Muon updates this parameter: what maps features to features."""
+    inside = any(k in name for k in (".blocks.", ".layers.", ".before.", ".after.", "pooled", "time", "inp", "out"))
+    return inside and not any(k in name for k in ("table", "kinds", "scale", "level", "local"))
+
+
 def train(rank: int, workers: int, args) -> None:
     torch.manual_seed(0)
+    device = parallel.device()
     tokenizer = make_tokenizer()
-    both = torch.nn.ModuleDict({"text": TextEncoder(tokenizer.get_vocab_size()), "net": Transformer()})
-    text, net = both["text"], both["net"]
     checkpoint = args.work / "transformer.pt"
-    matrix = lambda name, p: p.ndim == 2 and any(k in name for k in (".blocks.", ".layers.", "pooled", "time")) and "table" not in name
-    opt = MuonAdam(both.named_parameters(), args.lr, matrix, adam_scale=.4)
-    it, scheme = 0, None
-    if args.resume and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=False)
-        both.load_state_dict(state["live"])
-        opt.load_state_dict(state["opt"])
-        it = state["it"]
-        average = state["average"]
-    else:
-        average = {k: v.clone() for k, v in both.state_dict().items()}
+    state = load(checkpoint) if args.resume and checkpoint.exists() else {}
+    shape = state.get("shape", {"d": args.width, "layers": args.layers})
+    both = torch.nn.ModuleDict({"text": TextEncoder(tokenizer.get_vocab_size()), "net": Transformer(**shape)}).to(device)
+    text, net = both["text"], both["net"]
+    opt = MuonAdam(both.named_parameters(), args.lr, is_matrix, adam_scale=.4)
+    it, average = state.get("it", 0), {k: v.clone() for k, v in both.state_dict().items()}
+    if state:
+        both.load_state_dict(state.get("live", state["average"]))
+        average = {k: v.clone() for k, v in state["average"].items()}
+        if "opt" in state:
+            opt.load_state_dict(state["opt"])
     say = lambda *x: rank == 0 and print(*x, flush=True)
-    say(f"text encoder {sum(p.numel() for p in text.parameters()) / 1e6:.2f}M transformer {sum(p.numel() for p in net.parameters()) / 1e6:.2f}M")
-    data = Latents(args.work, args.processes)
-    rng = random.Random(it * 1000 + rank)
+    say(f"text encoder {sum(p.numel() for p in text.parameters()) / 1e6:.2f}M transformer {sum(p.numel() for p in net.parameters()) / 1e6:.2f}M on {device}")
+    data = Latents(args.work)
+    channel_weight = data.importance.sqrt()
+    channel_weight = (channel_weight / channel_weight.mean())[:, None, None, None].to(device)
     torch.manual_seed(it * 1000 + rank)
     start = last = time.time()
     first, mean_loss = it, {}
+    where = lambda: min(1., (time.time() - start) / (args.minutes * 60))
+    curriculum = lambda: args.begin + (args.end - args.begin) * where()
+
+    def example(i: int):
+        """A step's data: latents, masks, captions' ids, masks and attributes."""
+        kind, frames = kind_of_step(first + i, curriculum())
+        rng = random.Random((first + i) * 64 + rank)
+        x0, mask, scenes = data.draw(rng, kind, args.frames, frames)
+        texts, said = captions_of(scenes, rng, .12)
+        return kind, x0, mask, *tokens(tokenizer, texts), targets(said)
 
     def update(loss, progress, warm):
         nonlocal it
@@ -134,65 +184,61 @@ def train(rank: int, workers: int, args) -> None:
         opt.step()
         it += 1
         with torch.no_grad():
-            rate = max(.012, 1 / (it - first + 1)) if first == 0 else .012
+            rate = .012 if state else max(.012, 1 / it)
             for k, v in both.state_dict().items():
                 average[k].lerp_(v, rate)
 
-    for i in range(args.text_steps if it == 0 else 0):
+    def caption_batch(i: int):
+        rng = random.Random(-(first + i) * 64 - rank)
         texts, said = captions_of([Scene.sample(rng) for _ in range(48)], rng, .03)
-        embeds, _ = text(*tokens(tokenizer, texts))
-        loss, right = text.attribute_loss(embeds, targets(said))
+        return *tokens(tokenizer, texts), targets(said)
+
+    for i in range(args.text_steps if it == 0 else 0):
+        ids, mask, wanted = (x.to(device) for x in caption_batch(i))
+        embeds, _ = text(ids, mask)
+        loss, right = text.attribute_loss(embeds, wanted)
         update(loss, 0., min(1., (i + 1) / 20))
         if i % 20 == 19:
             say(f"captions {i + 1} {time.time() - start:.0f}s loss {loss.item():.3f} right {right:.3f}")
-    warm_from = it
+    warm_from = first = it
+    examples = prefetch(example, 4 if device.type == "cuda" else 0)
     while parallel.agree((spent := time.time() - start) < args.minutes * 60):
-        progress = args.begin + (1 - args.begin) * spent / (args.minutes * 60)
-        kind = random.Random(it).random()  # the same for all processes, so that none waits
-        if progress < .45:
-            kind = "image" if kind < .75 else "chunk"
-        else:
-            kind = "image" if kind < .4 else "chunk" if kind < .75 else "sequence"
-        if kind == "image":
-            names, frames = IMAGES, 1
-        elif kind == "chunk":
-            names, frames = {"wide": .85, "square": .15}, random.Random(-it - 1).choice((3, 3, 5))
-        else:
-            names, frames = {"sequences": 1.}, random.Random(-it - 1).choice((6, 9, 12, 15))
-        x0, scenes = data.draw(rng, names, max(1, args.tokens // (40 * frames)), frames)
-        n = len(x0)
-        sigma, chunk = noise_levels(n, frames, args.shift)
+        progress = curriculum()
+        kind, x0, subject, ids, said_mask, wanted = (x.to(device, non_blocking=True) if torch.is_tensor(x) else x for x in next(examples))
+        n, frames = len(x0), x0.shape[2]
+        sigma, chunk = (x.to(device) for x in noise_levels(n, frames, args.shift))
         s = sigma[:, None, :, None, None]
         noise = torch.randn_like(x0)
         x = (1 - s) * x0 + s * noise
-        texts, said = captions_of(scenes, rng, .12)
-        embeds, mask = text(*tokens(tokenizer, texts))
-        empty = torch.zeros(net.n_layers, n, 0, x0.shape[3] * x0.shape[4] // 4, net.d)
+        empty = torch.zeros(net.n_layers, n, 0, x0.shape[3] * x0.shape[4] // 4, net.d, device=device)
         target = noise - x0
-        bake = progress >= args.bake
-        if bake:
-            # Guidance aims at v_empty + scale * (v_told - v_empty).  The network here is the one being guided, so the
-            # share of its own difference to add is 1 - 1/scale: that is the fixed point, and less than 1 keeps it stable.
-            with torch.no_grad():
-                nothing, nothing_mask = text(*tokens(tokenizer, [""] * n))
-                apart = net(x, 1000 * sigma, embeds, mask, empty, empty, chunk)[0] - net(x, 1000 * sigma, nothing, nothing_mask, empty, empty, chunk)[0]
-                told = torch.tensor([float(t != "") for t in texts])[:, None, None, None, None]
-                target = target + told * (1 - 1 / args.scale) * apart
-        v, _, _ = net(x, 1000 * sigma, embeds, mask, empty, empty, chunk)
-        weight = (sigma > .12).float()[:, None, :, None, None]
-        error = ((v - target).square() * weight).sum() / (weight.sum().clamp(min=1) * v[0, :, 0].numel())
-        told_loss, right = text.attribute_loss(embeds, targets(said))
+        bake = parallel.agree(progress >= args.bake)
+        with parallel.autocast():
+            embeds, mask = text(ids, said_mask)
+            if bake:
+                # Guidance aims at v_empty + scale * (v_told - v_empty).  The network here is the one being guided, so the
+                # share of its own difference to add is 1 - 1/scale: that is the fixed point, and less than 1 keeps it stable.
+                with torch.no_grad():
+                    nothing, nothing_mask = (y.expand(n, *y.shape[1:]) for y in text(*(y.to(device) for y in tokens(tokenizer, [""]))))
+                    apart = net(x, 1000 * sigma, embeds, mask, empty, empty, chunk)[0] - net(x, 1000 * sigma, nothing, nothing_mask, empty, empty, chunk)[0]
+                    told = (said_mask.sum(1) > 1).float()[:, None, None, None, None]
+                    target = target + told * (1 - 1 / args.scale) * apart.float()
+            v, _, _ = net(x, 1000 * sigma, embeds, mask, empty, empty, chunk)
+            told_loss, right = text.attribute_loss(embeds, wanted)
+        weight = (sigma > .04).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT * subject[:, None])
+        error = ((v.float() - target).square() * weight * channel_weight).sum() / (weight.sum().clamp(min=1) * v.shape[1])
         update(error + .1 * told_loss, progress, min(1., (it - warm_from + 1) / 40))
-        name = kind + "*" * bake
-        mean_loss[name] = .96 * mean_loss.get(name, error.item()) + .04 * error.item()
+        if it % 5 == 0 or device.type == "cpu":
+            name = kind + "*" * bake
+            mean_loss[name] = .96 * mean_loss.get(name, error.item()) + .04 * error.item()
         if it % 25 == 0:
             losses = " ".join(f"{k} {v:.4f}" for k, v in mean_loss.items())
             say(f"{it} {spent:.0f}s {losses} captions {right:.3f}")
         if rank == 0 and time.time() - last > 90:
             last = time.time()
-            save(checkpoint, live=both.state_dict(), average=average, opt=opt.state_dict(), it=it)
+            save(checkpoint, shape=shape, live=both.state_dict(), average=average, opt=opt.state_dict(), it=it)
     if rank == 0:
-        save(checkpoint, live=both.state_dict(), average=average, opt=opt.state_dict(), it=it)
+        save(checkpoint, shape=shape, live=both.state_dict(), average=average, opt=opt.state_dict(), it=it)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import pathlib
 import time
 
@@ -11,123 +10,119 @@ import torch
 from torch.nn import functional as F
 
 from . import parallel
-from .data import add_work, make_pool, pack
+from .checkpoints import fit, load, save
+from .data import add_work, cores, decoder_target, encoder_input, make_pool, prefetch, to_steps
 from .optim import MuonAdam
 from .vae import VAE
 
 CROP = 128
+SIZES = {"wide": (256, 160), "square": (192, 192)}
 
 
-def to_steps(clips: np.ndarray) -> np.ndarray:
-    """uint8 [B, 1+4k, H, W, 3] -> [B, 1+k, 4, H, W, 3]: the first frame four times, then groups of four."""
-    b, f = clips.shape[:2]
-    first = np.repeat(clips[:, :1, None], 4, 2)
-    return np.concatenate([first, clips[:, 1:].reshape(b, (f - 1) // 4, 4, *clips.shape[2:])], 1)
-
-
-def encoder_input(steps: np.ndarray) -> torch.Tensor:
-    """uint8 [B, T, 4, H, W, 3] -> float [B*T, 768, H/8, W/8] in -1..1, channels last."""
-    x = pack(steps, 8)  # B T 4 h w 192
-    x = x.transpose(0, 1, 3, 4, 2, 5)
-    b, t, h, w = x.shape[:4]
-    x = torch.from_numpy(np.ascontiguousarray(x)).view(b * t, h, w, -1)
-    return (x.to(torch.float32) / 127.5 - 1).permute(0, 3, 1, 2)
-
-
-def decoder_target(steps: np.ndarray) -> torch.Tensor:
-    """uint8 [B, T, 4, H, W, 3] -> float [B*T*4, 48, H/4, W/4] in -1..1, channels last."""
-    x = pack(steps, 4)
-    x = torch.from_numpy(x).view(-1, *x.shape[3:])
-    return (x.to(torch.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+def held_out(pool: np.ndarray) -> int:
+    """How many clips at the start of a pool are never trained on."""
+    return min(40, len(pool) // 10)
 
 
 def psnr(vae: VAE, clips: np.ndarray) -> float:
     """Mean over clips (uint8 [n, 1+4k, H, W, 3]) of the peak signal-to-noise ratio in dB."""
-    vae.eval()
-    values = []
+    values, device = [], vae.mean.device
     with torch.no_grad():
         for clip in clips:
-            steps = to_steps(clip[None])
-            t = steps.shape[1]
-            z, _ = vae.encoder(encoder_input(steps), t)
-            r, _ = vae.decoder(z, t)
+            steps = to_steps(torch.from_numpy(clip[None].copy()).to(device))
+            z, _ = vae.encoder(encoder_input(steps), steps.shape[1])
+            r, _ = vae.decoder(z, steps.shape[1])
             d = (r.clamp(-1, 1) - decoder_target(steps))[3:]
             values.append(10 * np.log10(4 / d.square().mean().item()))
-    vae.train()
     return float(np.mean(values))
 
 
-def batch(pools, rng, size: int, frames: int = 13) -> np.ndarray:
-    """Random crops: uint8 [size, frames, CROP, CROP, 3]."""
+def batch(pools, rng, size: int) -> torch.Tensor:
+    """Random crops: uint8 [size, 13, CROP, CROP, 3], or twice as many of 5 frames: more scenes for the same work."""
     out = []
-    pool = pools[rng.choice(len(pools), p=[.75, .25])]
+    size, frames = (2 * size, 5) if rng.random() < .6 else (size, 13)
     for _ in range(size):
-        clip = pool[rng.integers(40, len(pool))]
+        pool = pools[rng.choice(len(pools), p=[.75, .25])]
+        clip = pool[rng.integers(held_out(pool), len(pool))]
         y, x = rng.integers(0, clip.shape[1] - CROP + 1), rng.integers(0, clip.shape[2] - CROP + 1)
         t = rng.integers(0, clip.shape[0] - frames + 1)
-        out.append(clip[t:t + frames, y:y + CROP, x:x + CROP])
-    return np.stack(out)
-
-
-def save(path: pathlib.Path, **state) -> None:
-    tmp = path.with_suffix(".tmp")
-    torch.save(state, tmp)
-    os.replace(tmp, path)
+        piece = clip[t:t + frames, y:y + CROP, x:x + CROP]
+        out.append(piece[:, :, ::-1] if rng.random() < .5 else piece)
+    return torch.from_numpy(np.stack(out))
 
 
 def main() -> None:
+    gpu = parallel.device().type == "cuda"
     parser = argparse.ArgumentParser(description=__doc__)
     add_work(parser)
-    parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--minutes", type=float, default=7.5 if gpu else 60, help="how long to train, without rendering (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--from", dest="source", type=pathlib.Path, help="start from this checkpoint of another, perhaps narrower, autoencoder")
     parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder alone, so that latents already made stay valid")
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=2, help="clips a process and step")
-    parser.add_argument("--clips", type=int, default=1600)
+    parser.add_argument("--processes", type=int, default=parallel.workers())
+    parser.add_argument("--batch", type=int, default=48 if gpu else 2, help="clips of 13 frames a process and step (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=4000 if gpu else 1600, help="clips to render (default: %(default)s)")
     args = parser.parse_args()
-    make_pool(args.work / "data/wide", args.clips, 256, 160, 17, 1, 5., args.processes)
-    make_pool(args.work / "data/square", args.clips // 4, 192, 192, 17, 2, 5., args.processes)
+    for i, (name, (width, height)) in enumerate(SIZES.items()):
+        make_pool(args.work / f"data/{name}", args.clips // 4 ** i, width, height, 17, i + 1, 3., cores())
     parallel.run(train, args.processes, args)
 
 
 def train(rank: int, workers: int, args) -> None:
     torch.manual_seed(0)
-    pools = [np.load(args.work / f"data/{n}.npy", mmap_mode="r") for n in ("wide", "square")]
-    vae = VAE()
+    device = parallel.device()
+    pools = [np.load(args.work / f"data/{n}.npy", mmap_mode="r") for n in SIZES]
+    vae = VAE().to(device, memory_format=torch.channels_last)
     checkpoint = args.work / "vae.pt"
     matrix = lambda name, p: not name.startswith(("encoder.inp", "encoder.out", "decoder.out", "decoder.inp"))
     opt = MuonAdam(vae.named_parameters(), args.lr, matrix)
-    it, ema = 0, None
+    it, ema, kept = 0, None, {}
     if args.resume and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=False)
-        vae.load_state_dict(state["vae"])
-        if not args.freeze_encoder:
+        state = load(checkpoint)
+        vae.load_state_dict(state.get("vae", state["average"]))
+        if not args.freeze_encoder and "opt" in state:
             opt.load_state_dict(state["opt"])
         it = state["it"]
-    average = {k: v.clone() for k, v in vae.state_dict().items()}
+    elif args.source:
+        with torch.no_grad():
+            fit(vae, load(args.source)["average"])
     if args.freeze_encoder:
         vae.encoder.requires_grad_(False)
+        kept = {"importance": state["importance"]}
+    else:  # what was measured of the latents is no longer true
+        vae.mean.zero_(), vae.std.fill_(1)
+    average = {k: v.clone() for k, v in vae.state_dict().items()}
     say = lambda *x: rank == 0 and print(*x, flush=True)
-    say(f"encoder {sum(p.numel() for p in vae.encoder.parameters()) / 1e6:.2f}M decoder {sum(p.numel() for p in vae.decoder.parameters()) / 1e6:.2f}M")
+    say(f"encoder {sum(p.numel() for p in vae.encoder.parameters()) / 1e6:.2f}M decoder {sum(p.numel() for p in vae.decoder.parameters()) / 1e6:.2f}M on {device}")
     rng = np.random.default_rng((it, rank))
     torch.manual_seed(it * 100 + rank)
     start, last, first = time.time(), time.time(), it
+    batches = prefetch(lambda _: batch(pools, rng, args.batch), 4 if device.type == "cuda" else 0)
+
+    def judge(clips: int) -> None:
+        live = {k: v.clone() for k, v in vae.state_dict().items()}
+        vae.load_state_dict(average)
+        say(f"{it} held out {psnr(vae, pools[0][:clips]):.2f} dB ({clips} clips)")
+        vae.load_state_dict(live)
+        save(checkpoint, vae=live, average=average, opt=opt.state_dict(), it=it, **kept)
+
     while parallel.agree((spent := time.time() - start) < args.minutes * 60):
         left = 1 - spent / (args.minutes * 60)
         for g in opt.param_groups:
             g["lr"] = args.lr * min(1, (it - first + 1) / 60) * min(1., max(.03, left / .4))
-        steps = to_steps(batch(pools, rng, args.batch))
+        steps = to_steps(next(batches).to(device))
         b, t = steps.shape[:2]
-        z, _ = vae.encoder(encoder_input(steps), t)
-        noise = .05 * torch.randn_like(z) * (vae.std[:, None, None] if args.freeze_encoder else 1)
-        r, _ = vae.decoder(z + noise, t)
-        d = r - decoder_target(steps)
+        with parallel.autocast():
+            z, _ = vae.encoder(encoder_input(steps), t)
+            noise = .05 * torch.randn_like(z) * (vae.std[:, None, None] if args.freeze_encoder else 1)
+            r, _ = vae.decoder(z + noise, t)
+        d = r.float() - decoder_target(steps)
         d = d.view(b, t * 4, *d.shape[1:])[:, 3:].flatten(0, 1)  # the first frame's three copies do not count
         full = F.pixel_shuffle(d, 4)
         edges = (full[..., 1:] - full[..., :-1]).abs().mean() + (full[..., 1:, :] - full[..., :-1, :]).abs().mean()
         mse = d.square().mean()
-        loss = d.abs().mean() + edges + 2 * mse + .01 * (z.square().mean() - 1).clamp(min=0)
+        loss = d.abs().mean() + edges + 6 * mse + .01 * (z.float().square().mean() - 1).clamp(min=0)
         opt.zero_grad(set_to_none=True)
         loss.backward()
         parallel.average_gradients(vae.parameters(), workers)
@@ -137,20 +132,14 @@ def train(rank: int, workers: int, args) -> None:
         with torch.no_grad():
             for k, v in vae.state_dict().items():
                 average[k].lerp_(v, max(.01, 1 / (it - first)))
-        ema = mse.item() if ema is None else .97 * ema + .03 * mse.item()
         if it % 25 == 0:
+            ema = mse.item() if ema is None else .8 * ema + .2 * mse.item()
             say(f"{it} {spent:.0f}s loss {loss.item():.4f} train {10 * np.log10(4 / ema):.2f} dB latents {z.std().item():.2f}")
         if rank == 0 and time.time() - last > 150:
             last = time.time()
-            live = {k: v.clone() for k, v in vae.state_dict().items()}
-            vae.load_state_dict(average)
-            say(f"{it} held out {psnr(vae, pools[0][:4]):.2f} dB")
-            vae.load_state_dict(live)
-            save(checkpoint, vae=live, average=average, opt=opt.state_dict(), it=it)
+            judge(4)
     if rank == 0:
-        save(checkpoint, vae=vae.state_dict(), average=average, opt=opt.state_dict(), it=it)
-        vae.load_state_dict(average)
-        say(f"{it} held out {psnr(vae, pools[0][:40]):.2f} dB (40 clips)")
+        judge(held_out(pools[0]))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""The diffusion transformer over latent frames, causal between chunks.
+"""The diffusion transformer over latent frames, causal between chunks: an hourglass.
 
-Tokens are 2x2 patches of latents, N = (h/2)*(w/2) of them a frame.  Every frame has its own noise level sigma (0 clean,
-1 noise): x = (1 - sigma) * x0 + sigma * noise, and the prediction is the velocity noise - x0.  One attention per layer
-sees the prompt's tokens, the frames of the past (as cached keys and values) and the current frames.  Keys are cached
-before rotation, so positions in time are always counted from the start of what is cached.
+Convolutions work at the latents' own resolution, before and after a transformer whose tokens are 2x2 latents,
+N = (h/2)*(w/2) of them a frame; what the entrance saw is added back at the exit.  Every frame has its own noise level
+sigma (0 clean, 1 noise): x = (1 - sigma) * x0 + sigma * noise, and the prediction is the velocity noise - x0.
+
+One attention per layer sees the prompt's tokens, the frames of the past (as cached keys and values) and the current
+frames.  Where a token lies in its frame is turned into its keys before they are cached (rotary, rows and columns); how
+many frames lie between two tokens enters as a term that depends on the query and that distance.  Distances are counted
+over what is cached, so a window can roll for ever.
 
 Inside, the network's raw output f and its input are scaled so that both have unit variance at every noise level:
 with D = (1-sigma)^2 + sigma^2, input x / sqrt(D), velocity = (2*sigma - 1) / D * x - f / sqrt(D).  At sigma = 1 f is the
@@ -11,28 +15,28 @@ clean latent, at sigma = 0 it is minus the noise; nothing is divided by a small 
 """
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .vae import LATENT_CHANNELS
+
 CHUNK = 3
+AHEAD, BEHIND = CHUNK - 1, 14      # how many frames a token may look ahead and behind; farther is as far as that
+TEXT = AHEAD + 1 + BEHIND          # kinds of keys: frames by distance, then the prompt's tokens, then those hidden
+KINDS = TEXT + 2
+POSITIONS = 16                     # features of a position in the frame
 
 
-def rms(x: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
-    x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
-    return x if weight is None else x * weight
+def norm(x: torch.Tensor, width: int) -> torch.Tensor:
+    return F.layer_norm(x, (width,))
 
 
-def rope_table(positions: torch.Tensor, pairs: int, high: float, low: float) -> torch.Tensor:
-    """Angles [n, pairs] with frequencies spread geometrically from `high` to `low` radians a step."""
-    f = torch.tensor([high * (low / high) ** (i / (pairs - 1)) for i in range(pairs)])
-    return positions.to(torch.float32)[:, None] * f
-
-
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """x [..., 2*m], cos and sin [..., m] broadcast over heads."""
+def swap_halves(x: torch.Tensor) -> torch.Tensor:
     a, b = x.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+    return torch.cat([b, a], -1)
 
 
 class Block(nn.Module):
@@ -42,127 +46,148 @@ class Block(nn.Module):
         self.qkv, self.o = nn.Linear(d, 3 * d, bias=False), nn.Linear(d, d)
         self.text = nn.Linear(text, 2 * d, bias=False)
         self.f1, self.f2 = nn.Linear(d, ratio * d), nn.Linear(ratio * d, d)
-        self.q_norm, self.k_norm = nn.Parameter(torch.ones(d // heads)), nn.Parameter(torch.ones(d // heads))
-        self.table = nn.Parameter(torch.zeros(6, d))
-        self.local = nn.Conv2d(d, d, 3, padding=1, groups=d, bias=False)  # what the neighbouring patches hold
+        e = d // heads
+        self.q_scale, self.k_scale = nn.Parameter(torch.full((1, e), e ** -.5)), nn.Parameter(torch.ones(1, e))
+        self.kinds = nn.Parameter(torch.zeros(KINDS - 1, e))
+        self.kinds_bias = nn.Parameter(torch.zeros(KINDS - 1))
+        self.table = nn.Parameter(torch.zeros(6, 1, 1, 1, d))
+        self.local = nn.Conv2d(d, d, 3, padding=1, groups=d, bias=False)  # what the neighbouring tokens hold
         nn.init.zeros_(self.local.weight)
-        nn.init.zeros_(self.o.weight)
-        nn.init.zeros_(self.o.bias)
-        nn.init.zeros_(self.f2.weight)
-        nn.init.zeros_(self.f2.bias)
+        for m in (self.o, self.f2):
+            nn.init.zeros_(m.weight)
+            nn.init.zeros_(m.bias)
 
-    def forward(self, x, rows, columns, mods, embeds, bias, past_k, past_v, cos, sin):
-        """x [B, T, N, d] with N = rows * columns; mods [B, T, 6, d]; past [B, P, N, d]; bias adds to the scores; cos, sin [(P+T)*N, m].
-        Returns x and this call's keys (normalised, not rotated) and values, [B, T, N, d]."""
-        b, t, n, d = x.shape
+    def forward(self, x, rows, columns, mods, embeds, kinds, past_k, past_v, cos, sin):
+        """x [B, T, N, d] with N = rows * columns; mods [6, B, T, 1, d]; kinds [B, 1, T, KINDS, K] says of what kind each of the
+        K keys is to each frame; past [B, P, N, d]; cos, sin [N, 1, head].  Returns x and this call's keys and values, [B, T, N, d]."""
+        (b, t, n, _), d = x.shape, self.o.out_features
         h, e = self.heads, d // self.heads
-        m = (mods + self.table)[:, :, :, None].unbind(2)
-        grid = rms(x).reshape(b * t, rows, columns, d).permute(0, 3, 1, 2)
+        m = (mods + self.table).unbind(0)
+        grid = norm(x, d).reshape(b * t, rows, columns, d).permute(0, 3, 1, 2)
         x = x + self.local(grid).permute(0, 2, 3, 1).reshape(b, t, n, d)
-        q, k, v = self.qkv(rms(x) * (1 + m[0]) + m[1]).chunk(3, -1)
-        q = rms(q.reshape(b, t * n, h, e), self.q_norm)
-        k = rms(k.reshape(b, t, n, h, e), self.k_norm).reshape(b, t, n, d)
-        keys = torch.cat([past_k, k], 1).reshape(b, -1, h, e)
-        values = torch.cat([past_v, v], 1).reshape(b, -1, h, e)
-        text_k, text_v = self.text(embeds).reshape(b, -1, 2, h, e).unbind(2)
-        cos, sin = cos[:, None], sin[:, None]
-        q = rotate(q, cos[-t * n:], sin[-t * n:])
-        keys = torch.cat([rms(text_k, self.k_norm), rotate(keys, cos, sin)], 1)
-        values = torch.cat([text_v, values], 1)
-        scores = q.transpose(1, 2) @ keys.permute(0, 2, 3, 1) * e ** -.5 + bias
-        a = (scores.softmax(-1) @ values.transpose(1, 2)).transpose(1, 2).reshape(b, t, n, d)
+        qk, v = self.qkv(norm(x, d) * (1 + m[0]) + m[1]).split([2 * d, d], -1)
+        qk = norm(qk.reshape(b, t, n, 2 * h, e), e) * torch.cat([self.q_scale.expand(h, e), self.k_scale.expand(h, e)])
+        qk = qk * cos + swap_halves(qk) * sin
+        q, k = qk.split(h, -2)
+        k = k.reshape(b, t, n, d)
+        text_k, text_v = self.text(embeds).chunk(2, -1)
+        text_k = (norm(text_k.reshape(b, -1, h, e), e) * self.k_scale).reshape(b, -1, d)
+        keys = torch.cat([text_k, past_k.reshape(b, -1, d), k.reshape(b, -1, d)], 1).reshape(b, -1, h, e).permute(0, 2, 3, 1)
+        values = torch.cat([text_v, past_v.reshape(b, -1, d), v.reshape(b, -1, d)], 1).reshape(b, -1, h, e).transpose(1, 2)
+        q = q.reshape(b, t * n, h, e).transpose(1, 2)
+        # The last kind is hidden: its weight is 0 and its bias 1, `kinds` holds what to take off.
+        how = F.linear(q, F.pad(self.kinds, (0, 0, 0, 1)), F.pad(self.kinds_bias, (0, 1), value=1.)).reshape(b, h, t, n, KINDS)
+        scores = q @ keys + (how @ kinds).reshape(b, h, t * n, -1)
+        a = (scores.softmax(-1) @ values).transpose(1, 2).reshape(b, t, n, d)
         x = x + (1 + m[2]) * self.o(a)
-        y = F.gelu(self.f1(rms(x) * (1 + m[3]) + m[4]), approximate="tanh")
-        return x + (1 + m[5]) * self.f2(y), k, v
+        return x + (1 + m[5]) * self.f2(F.gelu(self.f1(norm(x, d) * (1 + m[3]) + m[4]))), k, v
 
 
-def unpatch(x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """[B, T, N, 4*c] -> [B, c, T, 2*rows, 2*columns]"""
-    b, t, _, c = x.shape
-    return x.reshape(b, t, rows, columns, c // 4, 2, 2).permute(0, 4, 1, 2, 5, 3, 6).reshape(b, c // 4, t, 2 * rows, 2 * columns)
+class Local(nn.Module):
+    """A residual block of two 3x3 convolutions at the latents' resolution, told the noise level and the prompt's gist."""
 
-
-class Refine(nn.Module):
-    """Two convolutions at the latents' own resolution, so that patches meet without seams."""
-
-    def __init__(self, d: int, channels: int, features: int = 48, hidden: int = 128):
+    def __init__(self, c: int, d: int):
         super().__init__()
-        self.features = nn.Linear(d, 4 * features)
-        self.a, self.b = nn.Conv2d(features + channels, hidden, 3, padding=1), nn.Conv2d(hidden, channels, 3, padding=1)
-        self.level = nn.Linear(d, hidden)
+        self.a, self.b = nn.Conv2d(c, c, 3, padding=1), nn.Conv2d(c, c, 3, padding=1)
+        self.level = nn.Linear(d, 2 * c)
+        nn.init.normal_(self.level.weight, std=.005)
+        nn.init.zeros_(self.level.bias)
+        nn.init.normal_(self.a.weight, std=(9 * c) ** -.5)
         nn.init.zeros_(self.b.weight)
         nn.init.zeros_(self.b.bias)
 
-    def forward(self, x, latents, condition):
-        """x [B, T, N, d], latents [B, 16, T, h, w], condition [B, T, d] -> [B, 16, T, h, w]"""
-        b, c, t, h, w = latents.shape
-        y = torch.cat([unpatch(self.features(x), h // 2, w // 2), latents], 1)
-        y = self.a(y.transpose(1, 2).reshape(b * t, -1, h, w)) + self.level(condition).reshape(b * t, -1, 1, 1)
-        y = self.b(F.gelu(y, approximate="tanh"))
-        return y.reshape(b, t, c, h, w).transpose(1, 2)
+    def forward(self, x, condition):
+        """x [B*T, c, h, w], condition [B, T, d]"""
+        scale, shift = self.level(condition).reshape(x.shape[0], -1, 1, 1).chunk(2, 1)
+        return x + self.b(F.gelu(self.a(x) * (1 + scale) + shift))
 
 
 class Transformer(nn.Module):
-    def __init__(self, d: int = 256, layers: int = 6, heads: int = 4, text: int = 256, ratio: int = 4, channels: int = 16):
+    def __init__(self, d: int = 256, layers: int = 6, text: int = 256, ratio: int = 4, channels: int = LATENT_CHANNELS,
+                 width: int = 128, before: int = 1, after: int = 2):
         super().__init__()
-        self.d, self.n_layers, self.channels = d, layers, channels
-        self.head_dim = d // heads
-        self.inp, self.out = nn.Linear(4 * channels, d), nn.Linear(d, 4 * channels)
+        heads = d // 64
+        self.d, self.n_layers, self.channels, self.head_dim = d, layers, channels, d // heads
+        self.enter = nn.Conv2d(channels + POSITIONS, width, 3, padding=1)
+        self.before = nn.ModuleList([Local(width, d) for _ in range(before)])
+        self.inp, self.out = nn.Linear(4 * width, d), nn.Linear(d, 4 * width)
+        self.after = nn.ModuleList([Local(width, d) for _ in range(after)])
+        self.leave = nn.Conv2d(width, channels, 3, padding=1)
         self.time = nn.Sequential(nn.Linear(128, d), nn.SiLU(), nn.Linear(d, d))
         self.pooled = nn.Linear(text, d)
-        self.mods = nn.Linear(d, 6 * d)
-        self.last = nn.Linear(d, 2 * d)
-        self.refine = Refine(d, channels)
+        self.mods, self.last = nn.Linear(d, 6 * d), nn.Linear(d, 2 * d)
         self.blocks = nn.ModuleList([Block(d, heads, text, ratio) for _ in range(layers)])
-        for m in (self.mods, self.last, self.out):
-            nn.init.normal_(m.weight, std=.005)
+        for m, std in ((self.mods, .005), (self.last, .005), (self.enter, (9 * channels) ** -.5), (self.inp, (4 * width) ** -.5), (self.out, .02),
+                       (self.leave, .1 * (9 * width) ** -.5)):
+            nn.init.normal_(m.weight, std=std)
             nn.init.zeros_(m.bias)
-        self.register_buffer("frequencies", torch.exp(torch.linspace(0., 6.5, 64)), persistent=False)
+        self.register_buffer("frequencies", torch.exp(torch.linspace(0., 4., 64)), persistent=False)
+        # A quarter of a head's pairs of numbers is not turned, so that what is alike can be found wherever it lies.
+        turned = (self.head_dim // 2 - self.head_dim // 8) // 2
+        self.register_buffer("turns", 2. * .04 ** (torch.arange(turned) / (turned - 1)), persistent=False)
+        self.register_buffer("waves", math.pi * torch.tensor([.5, 1., 2., 4.]), persistent=False)
 
-    def angles(self, frames: int, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos and sin [frames*rows*columns, head_dim/2]; rows and columns are counted from the middle of the frame."""
-        m = self.head_dim // 2
-        mt, my = m // 4, (m - m // 4) // 2
-        t = rope_table(torch.arange(frames), mt, 1.6, .06)
-        y = rope_table(torch.arange(rows) - (rows - 1) / 2, my, 2., .08)
-        x = rope_table(torch.arange(columns) - (columns - 1) / 2, m - mt - my, 2., .08)
-        n = rows * columns
-        space = torch.cat([y[:, None].expand(rows, columns, my), x[None].expand(rows, columns, m - mt - my)], -1).reshape(n, -1)
-        a = torch.cat([t[:, None].expand(frames, n, mt), space[None].expand(frames, n, m - mt)], -1).reshape(frames * n, m)
-        return a.cos(), a.sin()
+    def positions(self, rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
+        """[POSITIONS, rows, columns]: where a latent lies, in units of the world (the height of a landscape frame)."""
+        y, x = (torch.arange(n, device=like.device, dtype=like.dtype) - (n - 1) * .5 for n in (rows, columns))
+        unit = torch.minimum(torch.ones_like(y[:1]) * rows, torch.ones_like(y[:1]) * 1.12 * columns)
+        y, x = (y / unit * self.waves[:, None])[:, :, None], (x / unit * self.waves[:, None])[:, None]
+        flat = torch.zeros(1, rows, columns, device=like.device, dtype=like.dtype)
+        return torch.cat([y.sin() + flat, y.cos() + flat, x.sin() + flat, x.cos() + flat])
+
+    def angles(self, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """cos and sin [rows*columns, 1, head]; rows and columns are counted from the middle of the frame."""
+        y, x = ((torch.arange(n, device=self.turns.device) - (n - 1) * .5)[:, None] * self.turns for n in (rows, columns))
+        flat = torch.zeros(rows, columns, self.head_dim // 2 - 2 * len(self.turns), device=self.turns.device)
+        a = torch.cat([flat, y[:, None] + flat[..., :1], x[None] + flat[..., :1]], -1).reshape(rows * columns, 1, -1)
+        return torch.cat([a.cos(), a.cos()], -1), torch.cat([-a.sin(), a.sin()], -1)
+
+    @staticmethod
+    def kinds(t: int, past: int, n: int, prompt_mask: torch.Tensor, frame_chunks: torch.Tensor | None) -> torch.Tensor:
+        """[B, 1, t, KINDS, L + (past + t)*n]: of what kind each key is to each current frame; the last kind holds what hides it."""
+        device = prompt_mask.device
+        frame, key = torch.arange(t, device=device) + past, torch.arange(past + t, device=device)
+        distance = (frame[:, None] - key[None]).clamp(-AHEAD, BEHIND) + AHEAD
+        one = (distance[:, None] == torch.arange(TEXT, device=device)[:, None]).to(prompt_mask.dtype)
+        hidden = torch.zeros_like(one[:, :1])
+        if frame_chunks is not None:
+            hidden[:, 0, past:] = (frame_chunks[None] > frame_chunks[:, None]).to(prompt_mask.dtype) * -1e4
+        frames = torch.cat([one, torch.zeros_like(hidden), hidden], 1)[..., None].expand(t, KINDS, past + t, n).reshape(1, t, KINDS, -1)
+        masked = ((prompt_mask - 1) * 1e4)[:, None, None]
+        words = torch.cat([torch.zeros_like(masked).expand(-1, -1, TEXT, -1), torch.ones_like(masked), masked], 2).expand(-1, t, -1, -1)
+        return torch.cat([words, frames.expand(prompt_mask.shape[0], -1, -1, -1)], -1)[:, None]
 
     def forward(self, latents, timestep, prompt_embeds, prompt_mask, past_key, past_value, frame_chunks=None):
-        """latents [B, 16, T, h, w], timestep [B, T] = 1000*sigma, prompt [B, L, text], mask [B, L],
-        past [layers, B, P, N, d] -> velocity [B, 16, T, h, w], keys and values [layers, B, T, N, d].
-        frame_chunks int [T]: which chunk each frame is in (default: chunks of 3); no frame sees a later chunk."""
+        """latents [B, C, T, h, w], timestep [B, T] = 1000*sigma, prompt [B, L, text], mask [B, L],
+        past [layers, B, P, N, d] -> velocity [B, C, T, h, w], keys and values [layers, B, T, N, d].
+        frame_chunks int [T]: which chunk each frame is in (default: all in one); no frame sees a later chunk."""
         b, c, t, h, w = latents.shape
-        past = past_key.shape[2]
-        rows, columns = h // 2, w // 2
+        past, rows, columns = past_key.shape[2], h // 2, w // 2
         n = rows * columns
         sigma = timestep * .001
-        spread = ((1 - sigma).square() + sigma.square())[:, None, :, None, None]
-        x = latents * torch.rsqrt(spread)
-        x = x.reshape(b, c, t, rows, 2, columns, 2).permute(0, 2, 3, 5, 1, 4, 6).reshape(b, t, n, 4 * c)
-        x = self.inp(x)
+        spread = torch.rsqrt((1 - sigma).square() + sigma.square())[:, None, :, None, None]
         angle = sigma[..., None] * self.frequencies
         condition = F.silu(self.time(torch.cat([angle.cos(), angle.sin()], -1)) + self.pooled(prompt_embeds[:, :1]))
-        mods = self.mods(condition).reshape(b, t, 6, self.d)
-        if frame_chunks is None:
-            frame_chunks = torch.div(torch.arange(t), CHUNK, rounding_mode="floor")
-        chunk_of = frame_chunks[:, None].expand(t, n).reshape(-1)
-        later = (chunk_of[None] > chunk_of[:, None]).to(latents.dtype) * -1e4
-        bias = torch.cat([((prompt_mask - 1) * 1e4)[:, None, None, :].expand(b, 1, t * n, prompt_mask.shape[1]),
-                          torch.cat([torch.zeros(t * n, past * n), later], 1)[None, None].expand(b, 1, t * n, (past + t) * n)], -1)
-        cos, sin = self.angles(past + t, rows, columns)
+        x = (latents * spread).transpose(1, 2).reshape(b * t, c, h, w)
+        x = self.enter(torch.cat([x, self.positions(h, w, x)[None].expand(b * t, -1, -1, -1)], 1))
+        for block in self.before:
+            x = block(x, condition)
+        skip = x
+        x = self.inp(F.pixel_unshuffle(x, 2).permute(0, 2, 3, 1).reshape(b, t, n, -1))
+        mods = self.mods(condition).reshape(b, t, 1, 6, self.d).permute(3, 0, 1, 2, 4)
+        kinds = self.kinds(t, past, n, prompt_mask, frame_chunks)
+        cos, sin = self.angles(rows, columns)
         keys, values = [], []
         for i, block in enumerate(self.blocks):
-            x, k, v = block(x, rows, columns, mods, prompt_embeds, bias, past_key[i], past_value[i], cos, sin)
+            x, k, v = block(x, rows, columns, mods, prompt_embeds, kinds, past_key[i], past_value[i], cos, sin)
             keys.append(k)
             values.append(v)
         scale, shift = self.last(condition)[:, :, None].chunk(2, -1)
-        x = rms(x) * (1 + scale) + shift
-        f = unpatch(self.out(x), rows, columns)
-        f = f + self.refine(x, latents * torch.rsqrt(spread), condition)
+        x = self.out(norm(x, self.d) * (1 + scale) + shift).reshape(b * t, rows, columns, -1).permute(0, 3, 1, 2)
+        x = F.pixel_shuffle(x, 2) + skip
+        for block in self.after:
+            x = block(x, condition)
+        f = self.leave(x).reshape(b, t, c, h, w).transpose(1, 2)
         s = sigma[:, None, :, None, None]
-        velocity = (2 * s - 1) / spread * latents - f * torch.rsqrt(spread)
+        velocity = (2 * s - 1) * spread.square() * latents - f * spread
         return velocity, torch.stack(keys), torch.stack(values)

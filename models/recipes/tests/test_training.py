@@ -1,0 +1,135 @@
+"""What training rests on: steps of clips, noise levels, the cached past, checkpoints on their way."""
+import pathlib
+import tempfile
+import unittest
+
+import torch
+from torch.nn import functional as F
+
+from papercut import checkpoints, pieces
+from papercut.data import decoder_target, encoder_input, prefetch, to_steps
+from papercut.train_transformer import noise_levels
+from papercut.transformer import CHUNK, Transformer
+from papercut.vae import VAE
+
+
+def restless(module: torch.nn.Module) -> torch.nn.Module:
+    """Gives every parameter some noise, so that nothing is hidden by a weight that starts at zero."""
+    torch.manual_seed(5)
+    for p in module.parameters():
+        p.data += .05 * torch.randn_like(p)
+    return module.eval()
+
+
+class Clips(unittest.TestCase):
+    def test_the_first_frame_stands_for_a_step_of_four(self):
+        clip = torch.randint(0, 256, (1, 5, 8, 8, 3), dtype=torch.uint8)
+        steps = to_steps(clip)
+        self.assertEqual(steps.shape, (1, 2, 4, 8, 8, 3))
+        for i in range(4):
+            self.assertTrue(torch.equal(steps[0, 0, i], clip[0, 0]))
+            self.assertTrue(torch.equal(steps[0, 1, i], clip[0, 1 + i]))
+
+    def test_frames_are_packed_as_pixel_unshuffle_does_it(self):
+        steps = torch.randint(0, 256, (2, 3, 4, 16, 24, 3), dtype=torch.uint8)
+        frames = steps.flatten(0, 2).permute(0, 3, 1, 2).float() / 127.5 - 1
+        self.assertTrue(torch.equal(decoder_target(steps), F.pixel_unshuffle(frames, 4)))
+        self.assertTrue(torch.equal(encoder_input(steps), F.pixel_unshuffle(frames, 8).reshape(6, 4 * 192, 2, 3)))
+
+    def test_what_fails_ahead_fails_where_it_is_wanted(self):
+        def make(i: int) -> int:
+            if i == 2:
+                raise ValueError("no more")
+            return i
+
+        for ahead in (0, 3):
+            items = prefetch(make, ahead)
+            self.assertEqual([next(items), next(items)], [0, 1])
+            with self.assertRaises(ValueError):
+                next(items)
+
+
+class NoiseLevels(unittest.TestCase):
+    def test_any_frame_may_be_given_but_something_is_left_to_do(self):
+        torch.manual_seed(0)
+        given = set()
+        for _ in range(60):
+            sigma, chunk = noise_levels(32, 6, 3.)
+            self.assertEqual(sigma.shape, (32, 6))
+            self.assertTrue(((sigma >= 0) & (sigma <= 1)).all())
+            self.assertTrue((sigma > .0).any(1).all())
+            first = chunk == 0
+            for row in sigma[:, first]:
+                if (row > .1).any():
+                    given |= {i for i, s in enumerate(row) if s == 0}
+        self.assertEqual(given, set(range(CHUNK)))
+
+    def test_free_frames_of_a_chunk_share_a_level(self):
+        torch.manual_seed(0)
+        sigma, chunk = noise_levels(64, 5, 3.)
+        for row in sigma:
+            for c in range(int(chunk[-1]) + 1):
+                self.assertLessEqual(len({float(s) for s in row[chunk == c] if s > 0}), 1)
+
+
+class CachedPast(unittest.TestCase):
+    def setUp(self):
+        self.net = restless(Transformer(d=128, layers=2, text=8, channels=4, width=16))
+        torch.manual_seed(1)
+        self.x, self.levels = torch.randn(1, 4, 5, 6, 8), torch.tensor([[0., 0., 0., 700., 700.]])
+        self.prompt, self.mask = torch.randn(1, 4, 8), torch.tensor([[1., 1., 1., 0.]])
+
+    def run_net(self, x, levels, past=None, chunks=None):
+        if past is None:
+            past = torch.zeros(2, 2, 1, 0, 12, 128)
+        with torch.no_grad():
+            return self.net(x, levels, self.prompt, self.mask, past[0], past[1], chunks)
+
+    def test_chunk_after_chunk_gives_what_training_saw_at_once(self):
+        whole = self.run_net(self.x, self.levels, chunks=torch.tensor([0, 0, 0, 1, 1]))[0]
+        first, keys, values = self.run_net(self.x[:, :, :3], self.levels[:, :3])
+        later = self.run_net(self.x[:, :, 3:], self.levels[:, 3:], torch.stack([keys, values]))[0]
+        torch.testing.assert_close(torch.cat([first, later], 2), whole, atol=1e-5, rtol=1e-4)
+
+    def test_frames_of_a_chunk_see_each_other(self):
+        other = self.x.clone()
+        other[:, :, 4] += 1
+        before, after = (self.run_net(x, self.levels, chunks=torch.tensor([0, 0, 0, 1, 1]))[0] for x in (self.x, other))
+        self.assertTrue(torch.equal(before[:, :, :3], after[:, :, :3]))
+        self.assertGreater((before[:, :, 3] - after[:, :, 3]).abs().max(), 1e-4)
+
+    def test_hidden_words_change_nothing(self):
+        before = self.run_net(self.x, self.levels)[0]
+        self.prompt[:, 3] += 5
+        self.assertTrue(torch.equal(before, self.run_net(self.x, self.levels)[0]))
+
+
+class Checkpoints(unittest.TestCase):
+    def test_a_wider_network_does_what_the_narrower_one_did(self):
+        old, new = torch.nn.Conv2d(4, 6, 3), torch.nn.Conv2d(5, 8, 3)
+        checkpoints.fit(new, old.state_dict())
+        x = torch.randn(1, 5, 7, 7)
+        torch.testing.assert_close(new(x)[:, :6], old(x[:, :4]))
+
+    def test_pieces_bring_back_the_averaged_weights(self):
+        with tempfile.TemporaryDirectory() as folder:
+            work, there, carried = (pathlib.Path(folder) / n for n in ("work", "there", "pieces"))
+            work.mkdir()
+            state = restless(VAE()).state_dict()
+            checkpoints.save(work / "vae.pt", vae=state, average=state, opt={"big": torch.zeros(1000)}, it=7)
+            size, pieces.PIECE = pieces.PIECE, 4 << 20
+            try:
+                paths = pieces.split(work, carried)
+            finally:
+                pieces.PIECE = size
+            self.assertGreater(len(paths), 1)
+            self.assertTrue(all(p.stat().st_size <= 4 << 20 for p in paths))
+            self.assertEqual(pieces.join(carried, there), ["vae.pt"])
+            back, note = checkpoints.load_vae(there)
+            self.assertEqual(note, "Autoencoder: 7 steps.")
+            for name, value in back.state_dict().items():
+                torch.testing.assert_close(value, state[name], atol=1e-3, rtol=1e-3)
+
+
+if __name__ == "__main__":
+    unittest.main()
