@@ -4,12 +4,14 @@ from __future__ import annotations
 from .animatediff import AnimateDiff
 from .base import Family
 from .cogvideox import CogVideoX
+from .hunyuan_video import HunyuanVideo
 from .ltx import Ltx
+from .pixart import PixArt
 from .stable_diffusion import StableDiffusion
 from .stable_diffusion_xl import StableDiffusionXL
 from .wan import Wan
 
-FAMILIES: tuple[type[Family], ...] = (Wan, Ltx, CogVideoX, AnimateDiff, StableDiffusion, StableDiffusionXL)
+FAMILIES: tuple[type[Family], ...] = (Wan, Ltx, CogVideoX, AnimateDiff, StableDiffusion, StableDiffusionXL, PixArt, HunyuanVideo)
 
 
 def find(pipeline: str) -> type[Family]:
