@@ -399,7 +399,8 @@ impl Diffuser {
                 let what = format!("output `prediction` of graph `{}`", graph.name());
                 return Err(Error::shape(what, prediction.len(), format!("{} values", sample.len())));
             }
-            sampler.step(index, &mut sample, prediction, |noise| generator.randn(noise));
+            let draw = |noise: &mut [f32]| generator.fill_latents(noise, shape, layout);
+            sampler.step(index, &mut sample, prediction, draw);
             on_step(index + 1 - begin, steps - begin, &sample);
         }
         if let Some(stream) = stream {

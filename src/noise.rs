@@ -71,16 +71,25 @@ impl Generator {
     /// Returns the noise of a chunk of latents `[C, T, H, W]`, drawn in the order of `layout`: the tensor that diffusers draws for a
     /// batch of one.
     pub fn latents(&mut self, shape: [usize; 4], layout: NoiseLayout) -> Vec<f32> {
+        let mut noise = vec![0.0; shape.iter().product()];
+        self.fill_latents(&mut noise, shape, layout);
+        noise
+    }
+
+    /// Fills `out` with the same.
+    ///
+    /// # Panics
+    /// If `out` is not of `shape`.
+    pub fn fill_latents(&mut self, out: &mut [f32], shape: [usize; 4], layout: NoiseLayout) {
         let [c, t, h, w] = shape;
-        let mut noise = vec![0.0; c * t * h * w];
-        self.randn(&mut noise);
-        match layout {
-            NoiseLayout::ChannelsFirst => noise,
-            NoiseLayout::FramesFirst => {
-                // [T, C, H, W] -> [C, T, H, W]
-                let plane =
-                    |c_index: usize, t_index: usize| &noise[(t_index * c + c_index) * h * w..][..h * w];
-                (0..c).flat_map(|c| (0..t).map(move |t| plane(c, t))).flatten().copied().collect()
+        assert_eq!(out.len(), c * t * h * w, "noise is of another shape than {shape:?}");
+        self.randn(out);
+        if layout == NoiseLayout::FramesFirst {
+            let drawn = out.to_vec();
+            // [T, C, H, W] -> [C, T, H, W]
+            for (index, plane) in out.chunks_mut((h * w).max(1)).enumerate() {
+                let (channel, frame) = (index / t, index % t);
+                plane.copy_from_slice(&drawn[(frame * c + channel) * h * w..][..h * w]);
             }
         }
     }
