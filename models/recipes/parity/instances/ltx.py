@@ -1,26 +1,30 @@
-"""LTX-Video 0.9.0, and 0.9.1 with its decoder that knows a timestep."""
+"""LTX-Video 0.9.0, 0.9.1 with its decoder that knows a timestep, and 0.9.5 with its other encoder."""
 
 import torch
 from diffusers import (AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXImageToVideoPipeline, LTXPipeline,
                        LTXVideoTransformer3DModel)
+from diffusers.pipelines.ltx import pipeline_ltx_image2video
 
 from parity import text, tiny_tokenizers
 from parity.grid import randomize, soften
 from parity.instance import CHINESE, Case, Instance
 
-DECODERS = {
-    "0.9.0": dict(decoder_block_out_channels=(8, 8, 8, 8), decoder_layers_per_block=(1, 1, 1, 1, 1),
+CONDITIONED = dict(decoder_block_out_channels=(8, 16, 32), decoder_layers_per_block=(1, 1, 1, 1),
+                   decoder_spatio_temporal_scaling=(True, True, True), decoder_inject_noise=(False,) * 4,
+                   timestep_conditioning=True, upsample_residual=(True,) * 3, upsample_factor=(2, 2, 2))
+PLAIN_ENCODER = dict(block_out_channels=(8, 8, 8, 8), spatio_temporal_scaling=(True, True, True, False))
+VAES = {
+    "0.9.0": dict(**PLAIN_ENCODER, decoder_block_out_channels=(8, 8, 8, 8), decoder_layers_per_block=(1, 1, 1, 1, 1),
                   decoder_spatio_temporal_scaling=(True, True, True, False), decoder_inject_noise=(False,) * 5),
-    "0.9.1": dict(decoder_block_out_channels=(8, 16, 32), decoder_layers_per_block=(1, 1, 1, 1),
-                  decoder_spatio_temporal_scaling=(True, True, True), decoder_inject_noise=(False,) * 4,
-                  timestep_conditioning=True, upsample_residual=(True,) * 3, upsample_factor=(2, 2, 2)),
+    "0.9.1": dict(**PLAIN_ENCODER, **CONDITIONED),
+    "0.9.5": dict(**CONDITIONED, block_out_channels=(4, 8, 8, 16, 16), down_block_types=("LTXVideo095DownBlock3D",) * 4,
+                  spatio_temporal_scaling=(True,) * 4, spatial_compression_ratio=32, temporal_compression_ratio=8,
+                  downsample_type=("spatial", "temporal", "spatiotemporal", "spatiotemporal")),
 }
 
 
 def vae(version: str) -> AutoencoderKLLTXVideo:
-    model = AutoencoderKLLTXVideo(
-        latent_channels=8, block_out_channels=(8, 8, 8, 8), layers_per_block=(1, 1, 1, 1, 1),
-        spatio_temporal_scaling=(True, True, True, False), **DECODERS[version])
+    model = AutoencoderKLLTXVideo(latent_channels=8, layers_per_block=(1, 1, 1, 1, 1), **VAES[version])
     soften(randomize(model, 22), "decoder.conv_out.conv.weight", 0.5)
     model.latents_mean.copy_(torch.tensor([0.25, -0.25, 0, 0.5, -0.5, 0.125, 0, -0.125]))
     model.latents_std.copy_(torch.tensor([1, 1.25, 1.5, 0.75, 1, 1.25, 1.125, 0.875]))
@@ -51,6 +55,8 @@ def embeds(result: tuple) -> tuple[dict, dict]:
 
 
 def image_pipeline(pipeline: LTXPipeline) -> LTXImageToVideoPipeline:
+    """Returns the pipeline with one change: the image's latents are the posterior's mode, as in the package, and no sample of it."""
+    pipeline_ltx_image2video.retrieve_latents = lambda encoded, generator=None, sample_mode="argmax": encoded.latent_dist.mode()
     return LTXImageToVideoPipeline(**pipeline.components)
 
 
@@ -63,5 +69,5 @@ INSTANCES = [
         Case("portrait", 64, 96, 9, guidance_scale=3.0, frame_rate=24, prompt=CHINESE, negative_prompt="", arguments=decode),
         Case("image", 96, 64, 17, guidance_scale=3.0, frame_rate=25, image=True, arguments=decode),
     ], latents=latents, embeds=embeds, image_pipeline=image_pipeline)
-    for version, decode in (("0.9.0", dict), ("0.9.1", decode_arguments))
+    for version, decode in (("0.9.0", dict), ("0.9.1", decode_arguments), ("0.9.5", decode_arguments))
 ]
