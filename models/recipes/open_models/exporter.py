@@ -9,6 +9,7 @@ import logging
 import warnings
 
 import onnx_ir as ir
+import onnx_ir.passes.common as passes
 import onnxscript.optimizer
 import torch
 
@@ -39,7 +40,7 @@ def trace(graph: Graph, opset: int, form: str) -> ir.Model:
         except Exception as error:
             raise RuntimeError(f"`{graph.file}` can't be traced: {reason(error, said.getvalue())}") from error
     model = program.model
-    onnxscript.optimizer.optimize_ir(model, should_fold=lambda node: False if weight_of(node) is not None else None)
+    optimize(model)
     fold_transposes(model)
     strip(model)
     name_axes(model, {i.name: i.axes for i in graph.inputs} | dict(graph.outputs))
@@ -57,6 +58,21 @@ def dynamic_shapes(graph: Graph) -> tuple:
     if code.co_flags & inspect.CO_VARARGS and len(shapes) > positional:  # forward(self, latents, *states): one argument
         shapes = [*shapes[:positional], tuple(shapes[positional:])]
     return tuple(shapes)
+
+
+def optimize(model: ir.Model) -> None:
+    """Folds constants and removes what is double or of no use.
+
+    onnxscript's own optimizer also tries rules for patterns, in a time that grows with the square of the nodes: hours for
+    the thirty layers of a small Wan. The runtime has such rules itself.
+    """
+    passes.InlinePass()(model)
+    for _ in range(2):
+        onnxscript.optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=lambda node: False if weight_of(node) is not None else None)
+        passes.RemoveUnusedNodesPass()(model)
+    for clean in (passes.RemoveUnusedFunctionsPass(), passes.RemoveUnusedOpsetsPass(), passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+                  passes.DeduplicateInitializersPass(), passes.CommonSubexpressionEliminationPass(), passes.OutputFixPass(), passes.NameFixPass()):
+        clean(model)
 
 
 def weight_of(node: ir.Node) -> ir.Value | None:
