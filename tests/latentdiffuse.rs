@@ -172,6 +172,25 @@ mod time {
     }
 
     #[test]
+    fn of_a_scene_that_grows_out_of_another_goes_on_without_a_cut_after_a_whole_chunk() {
+        let made = |chunks: u32| {
+            let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
+            fixture.harness.element().unwrap().set_property("transition-chunks", chunks);
+            fixture.push("red", Some(0), Some(250));
+            fixture.push("a dog", Some(250), Some(1000));
+            fixture.finish()
+        };
+        let grown = made(2);
+        let expected = [(0, 5, true), (5, 13, false), (13, 21, false), (21, 29, false), (29, 30, false)];
+        assert_eq!(frames(&grown), expected);
+        // The first scene is that of a cut; what follows is made of it in two chunks, then of noise again.
+        let cut = made(0);
+        assert_eq!(frames(&cut)[1..3], [(5, 6, false), (6, 11, true)]);
+        assert!((0..2).all(|chunk| bytes(&grown[chunk]) == bytes(&cut[chunk])));
+        assert!(grown[2..].iter().all(|grown| cut.iter().all(|cut| bytes(grown) != bytes(cut))));
+    }
+
+    #[test]
     fn of_an_open_ended_prompt_is_the_models_default_at_the_end_of_the_stream() {
         let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
         fixture.push("red", None, None);

@@ -15,6 +15,7 @@ use latentflow::{Cancel, DEFAULT_SEED, Diffuser, Error, Model, PromptEmbeds, vae
 use super::image::ImagePrompt;
 use super::stats::Stats;
 use super::timeline::Timeline;
+use super::transition::Transition;
 use super::video::VideoPrompt;
 use crate::caps::{self, LatentInfo};
 use crate::glue::{self, ExecutionProvider, ModelSettings, StatsStructure};
@@ -33,6 +34,7 @@ struct Settings {
     guidance_scale: f64,
     scheduler: Option<String>,
     strength: f64,
+    transition_chunks: u32,
 }
 
 impl Default for Settings {
@@ -43,6 +45,7 @@ impl Default for Settings {
             guidance_scale: -1.0,
             scheduler: None,
             strength: 0.8,
+            transition_chunks: 0,
         }
     }
 }
@@ -69,6 +72,7 @@ struct State {
     timeline: Option<Timeline<Arc<PromptEmbeds>>>,
     /// When a picture without a time of its own is shown.
     next_pts: gst::ClockTime,
+    transition: Transition,
     /// There while the video pad is.
     video: Option<VideoPrompt>,
     /// There while the image pad is.
@@ -91,6 +95,7 @@ impl Default for State {
             info: None,
             timeline: None,
             next_pts: gst::ClockTime::ZERO,
+            transition: Transition::default(),
             video: None,
             image: None,
             provider: None,
@@ -109,6 +114,7 @@ impl State {
         self.segment_pushed = false;
         self.timeline = None;
         self.next_pts = gst::ClockTime::ZERO;
+        self.transition.reset();
     }
 
     /// Returns the state of an element that stopped: the request pads and the statistics stay.
@@ -159,6 +165,9 @@ pub struct LatentDiffuse {
         maximum = 1.0, mutable_playing, controllable, nick = "Strength", blurb = "How far to lead away from the video \
         prompt on the video pad: at 1 nothing of it is left, at 0 it passes as it is, and the model goes on where it \
         ends. Takes effect at the next chunk")]
+    #[property(name = "transition-chunks", get, set, type = u32, member = transition_chunks, default = 0, maximum = 1000,
+        mutable_playing, controllable, nick = "Transition chunks", blurb = "Over how many chunks a new prompt's scene grows \
+        out of the one before, where the model goes on for ever; 0 is a cut. Takes effect at the next prompt")]
     settings: Mutex<Settings>,
     #[property(name = "active-execution-provider", get = Self::provider, type = Option<String>,
         nick = "Active execution provider", blurb = "Where the denoiser runs, once it is opened")]

@@ -14,6 +14,12 @@
 //!     videotestsrc num-buffers=96 ! video/x-raw,width=256,height=160,framerate=24/1 ! videoconvert ! vaeencode ! d.video
 //! ```
 //!
+//! A new prompt is a cut, or, with `transition-chunks`, its scene grows out of the one before:
+//!
+//! ```text
+//! gst-launch-1.0 textsrc location=story.srt ! latentdiffuse transition-chunks=3 ! vaedecode ! videoconvert ! autovideosink
+//! ```
+//!
 //! The request pad `image` takes the picture that a video starts from, for models whose package has a `[conditioner]`: the first frame
 //! of raw video of any format and size, of which the middle is scaled to the video's size.
 //!
@@ -27,6 +33,7 @@ mod image;
 mod imp;
 mod stats;
 mod timeline;
+mod transition;
 mod video;
 
 use gst::glib;

@@ -94,8 +94,9 @@ impl<P> Timeline<P> {
     }
 
     /// Returns what to do next; `chunk_frames` tells how many frames the next chunk makes, at a scene's start or not, of
-    /// those that are left of the scene where that is known.
-    pub fn next(&mut self, chunk_frames: impl Fn(bool, Option<u64>) -> u64) -> Step {
+    /// those that are left of the scene where that is known. `cuts` says whether a chunk is cut short for the next prompt, or that
+    /// waits until the chunk is whole, since its scene grows out of this one.
+    pub fn next(&mut self, cuts: bool, chunk_frames: impl Fn(bool, Option<u64>) -> u64) -> Step {
         loop {
             let Some(scene) = &self.scene else {
                 let Some(span) = self.waiting.pop_front() else {
@@ -131,7 +132,8 @@ impl<P> Timeline<P> {
                 Some(left) if left < chunk && !known && self.goes_on => return Step::Wait,
                 Some(0) => self.scene = None,
                 left => {
-                    let frames = left.unwrap_or(chunk).min(chunk);
+                    let whole = !cuts && self.goes_on && !self.waiting.is_empty();
+                    let frames = left.filter(|_| !whole).unwrap_or(chunk).min(chunk);
                     return Step::Generate { scene_start, first_frame: self.next_frame, frames };
                 }
             }
@@ -172,7 +174,7 @@ mod tests {
     fn play(timeline: &mut Timeline<&'static str>) -> (Vec<(&'static str, u64, u64, bool)>, Step) {
         let mut chunks = Vec::new();
         loop {
-            match timeline.next(chunk) {
+            match timeline.next(true, chunk) {
                 Step::Generate { scene_start, first_frame, frames } => {
                     chunks.push((*timeline.prompt().unwrap(), first_frame, frames, scene_start));
                     timeline.advance(frames);
@@ -224,11 +226,14 @@ mod tests {
         let mut timeline = timeline(&[("a", Some(0), None)]);
         for (first_frame, frames) in [(0, 5), (5, 8), (13, 8), (21, 8)] {
             let scene_start = first_frame == 0;
-            assert_eq!(timeline.next(chunk), Step::Generate { scene_start, first_frame, frames });
+            assert_eq!(timeline.next(true, chunk), Step::Generate { scene_start, first_frame, frames });
             timeline.advance(frames);
         }
         timeline.push(Span { prompt: "b", start: None, end: None });
-        assert_eq!(timeline.next(chunk), Step::Generate { scene_start: true, first_frame: 29, frames: 5 });
+        assert_eq!(
+            timeline.next(true, chunk),
+            Step::Generate { scene_start: true, first_frame: 29, frames: 5 }
+        );
         assert_eq!(timeline.prompt(), Some(&"b"));
     }
 
@@ -244,9 +249,15 @@ mod tests {
     fn a_live_stream_goes_on_past_the_end_until_it_hears_more() {
         let mut timeline = Timeline::new(0, 17, true, true);
         timeline.push(Span { prompt: "a", start: Some(0), end: Some(3) });
-        assert_eq!(timeline.next(chunk), Step::Generate { scene_start: true, first_frame: 0, frames: 5 });
+        assert_eq!(
+            timeline.next(true, chunk),
+            Step::Generate { scene_start: true, first_frame: 0, frames: 5 }
+        );
         timeline.advance(5);
-        assert_eq!(timeline.next(chunk), Step::Generate { scene_start: false, first_frame: 5, frames: 8 });
+        assert_eq!(
+            timeline.next(true, chunk),
+            Step::Generate { scene_start: false, first_frame: 5, frames: 8 }
+        );
     }
 
     #[test]
@@ -262,17 +273,20 @@ mod tests {
     #[test]
     fn a_restarted_scene_begins_again_where_the_stream_is() {
         let mut timeline = timeline(&[("a", Some(0), None)]);
-        timeline.next(chunk);
+        timeline.next(true, chunk);
         timeline.advance(5);
         timeline.restart_scene();
-        assert_eq!(timeline.next(chunk), Step::Generate { scene_start: true, first_frame: 5, frames: 5 });
+        assert_eq!(
+            timeline.next(true, chunk),
+            Step::Generate { scene_start: true, first_frame: 5, frames: 5 }
+        );
     }
 
     #[test]
     fn a_stream_without_prompts_waits_and_ends() {
         let mut timeline = timeline(&[]);
-        assert_eq!(timeline.next(chunk), Step::Wait);
+        assert_eq!(timeline.next(true, chunk), Step::Wait);
         timeline.end();
-        assert_eq!(timeline.next(chunk), Step::End);
+        assert_eq!(timeline.next(true, chunk), Step::End);
     }
 }

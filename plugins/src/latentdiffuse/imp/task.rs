@@ -26,11 +26,19 @@ struct Work {
     first_frame: u64,
     frames: u64,
     latent_frames: usize,
-    /// Latents that the chunk is made of, if there is a video prompt.
-    video: Option<Vec<f32>>,
+    source: Source,
     /// When it is shown and for how long.
     pts: gst::ClockTime,
     duration: Option<gst::ClockTime>,
+}
+
+/// What a chunk is made of.
+enum Source {
+    Noise,
+    /// A video prompt's latents.
+    Video(Vec<f32>),
+    /// The chunk before, of another scene, and the strength with which to lead away from it.
+    Scene(Vec<f32>, f64),
 }
 
 /// What the task does after an iteration.
@@ -157,6 +165,7 @@ impl LatentDiffuse {
                     && let Some(timeline) = &mut state.timeline
                 {
                     timeline.restart_scene();
+                    state.transition.reset();
                 }
                 state.info = Some(info);
                 continue;
@@ -179,7 +188,8 @@ impl LatentDiffuse {
                 Step::Wait => state = self.wait(state),
                 Step::Generate { scene_start, first_frame, frames } => {
                     let prompt = state.timeline.as_ref().and_then(Timeline::prompt).cloned();
-                    let State { model: Some(model), info: Some(info), video, .. } = &mut *state else {
+                    let State { model: Some(model), info: Some(info), video, transition, .. } = &mut *state
+                    else {
                         unreachable!("a step comes of a timeline, which comes of these");
                     };
                     let Some(embeds) = prompt else { unreachable!("a scene has a prompt") };
@@ -198,10 +208,20 @@ impl LatentDiffuse {
                         state = self.wait(state);
                         continue;
                     }
+                    let channels = manifest.latents.channels;
                     let under_way = video.as_ref().is_some_and(VideoPrompt::is_under_way);
-                    let video = video.as_mut().and_then(|v| v.take(latent_frames, manifest.latents.channels));
+                    let source = match video.as_mut().and_then(|video| video.take(latent_frames, channels)) {
+                        Some(latents) => Source::Video(latents),
+                        None => {
+                            let chunks = self.settings().transition_chunks;
+                            match transition.next(scene_start, chunks, channels, latent_frames) {
+                                Some((latents, strength)) => Source::Scene(latents, strength),
+                                None => Source::Noise,
+                            }
+                        }
+                    };
                     let (model, info) = (model.clone(), info.clone());
-                    let scene_start = scene_start && !under_way;
+                    let scene_start = scene_start && !under_way && !matches!(source, Source::Scene(..));
                     let pts = info.frame_time(first_frame);
                     let duration = Some(info.frame_time(first_frame + frames) - pts);
                     self.changed.notify_all();
@@ -213,7 +233,7 @@ impl LatentDiffuse {
                         first_frame,
                         frames,
                         latent_frames,
-                        video,
+                        source,
                         pts,
                         duration,
                     }));
@@ -238,13 +258,14 @@ impl LatentDiffuse {
         let duration = end.map(|end| end.saturating_sub(pts)).or(frame);
         *next_pts = pts + duration.unwrap_or_default();
         self.changed.notify_all();
+        let video = video.as_mut().and_then(|video| video.take(1, model.manifest().latents.channels));
         let work = Work {
             embeds,
             scene_start: true,
             first_frame: stats.frames,
             frames: 1,
             latent_frames: 1,
-            video: video.as_mut().and_then(|video| video.take(1, model.manifest().latents.channels)),
+            source: video.map_or(Source::Noise, Source::Video),
             pts,
             duration,
             model: model.clone(),
@@ -270,7 +291,7 @@ impl LatentDiffuse {
             let goes_on = manifest.stream.is_some();
             state.timeline = Some(Timeline::new(info.frames_in(start), default_frames, goes_on, live));
         }
-        let State { timeline: Some(timeline), arrived, eos, video, .. } = state else {
+        let State { timeline: Some(timeline), arrived, eos, video, transition, .. } = state else {
             unreachable!("it was just made");
         };
         for Arrived { embeds, start, end } in arrived.drain(..) {
@@ -284,9 +305,11 @@ impl LatentDiffuse {
         if eos.is_some() {
             timeline.end();
         }
-        // A new prompt is no cut in a video prompt.
-        let cuts = !video.as_ref().is_some_and(VideoPrompt::is_under_way);
-        let step = timeline.next(|scene_start, left| match manifest.stream {
+        // A new prompt is no cut in a video prompt, nor where its scene grows out of the one before.
+        let grows = self.settings().transition_chunks > 0;
+        let cuts =
+            !video.as_ref().is_some_and(VideoPrompt::is_under_way) && !(grows && transition.is_possible());
+        let step = timeline.next(!grows, |scene_start, left| match manifest.stream {
             Some(stream) => vae::num_frames(&manifest.latents, stream.chunk, scene_start && cuts) as u64,
             None => left.unwrap_or(manifest.video.num_frames.default as u64),
         });
@@ -396,7 +419,8 @@ impl LatentDiffuse {
         self.set_image(diffuser, &work.info).map_err(|e| self.fail(&e))?;
         let turn = glue::turn(&work.model, keep_loaded, &self.cancel).map_err(|e| self.fail(&e))?;
         self.open(work, diffuser)?;
-        if work.scene_start || manifest.stream.is_none() {
+        // A transition's chunks are not looked back at: what is left of the old scene in them would stay.
+        if work.scene_start || manifest.stream.is_none() || matches!(work.source, Source::Scene(..)) {
             diffuser.start_scene();
         }
         let clip = manifest.stream.is_none();
@@ -407,15 +431,18 @@ impl LatentDiffuse {
             }
         };
         let (positive, negative) = (work.embeds.positive(), work.embeds.negative());
-        let latents = match &work.video {
-            Some(video) => diffuser.chunk_of_video(
-                video,
-                settings.strength,
-                positive,
-                negative,
-                &self.cancel,
-                &mut on_step,
-            ),
+        let video = match &work.source {
+            Source::Noise => None,
+            Source::Video(latents) => Some((latents, settings.strength)),
+            // One step at least, or the chunk before would only play backwards.
+            Source::Scene(latents, strength) => {
+                Some((latents, strength.max(1.001 / f64::from(steps)).min(1.0)))
+            }
+        };
+        let latents = match video {
+            Some((latents, strength)) => {
+                diffuser.chunk_of_video(latents, strength, positive, negative, &self.cancel, &mut on_step)
+            }
             None => diffuser.chunk(positive, negative, work.latent_frames, &self.cancel, &mut on_step),
         };
         if turn.is_some() {
@@ -424,6 +451,9 @@ impl LatentDiffuse {
         }
         let latents = latents.map_err(|e| self.fail(&e))?;
         drop((turn, slot));
+        if settings.transition_chunks > 0 && manifest.stream.is_some() {
+            self.lock().transition.keep(&latents);
+        }
 
         let mut buffer = latent::buffer_from_floats(latents);
         if let Some(buffer) = buffer.get_mut() {
