@@ -331,6 +331,24 @@ mod a_decoder {
     }
 
     #[test]
+    fn of_a_pair_has_one_open_where_they_are_not_kept() {
+        let model = guest();
+        let open = |keep_loaded| {
+            let decoder = Decoder::new(model.clone(), 64, 48, Tiling::Off).unwrap();
+            let mut decoder = decoder.keep_loaded(keep_loaded);
+            let (latents, mut open) = (latents(&decoder, 5), Vec::new());
+            decoder.open(&Cancel::new()).unwrap();
+            let each = |_| {
+                open.push(model.open_graphs());
+                Ok::<(), Error>(())
+            };
+            decoder.decode_each(&latents, &Cancel::new(), each).unwrap();
+            open
+        };
+        assert_eq!((open(true), open(false)), (vec![2, 2], vec![1, 1]));
+    }
+
+    #[test]
     fn goes_on_after_it_was_closed() {
         let model = guest();
         let mut decoder = Decoder::new(model.clone(), 64, 48, Tiling::Off).unwrap();
@@ -346,6 +364,18 @@ mod a_decoder {
         };
         assert!(run(&mut decoder, false) == run(&mut decoder, true));
     }
+}
+
+#[test]
+fn opening_a_graph_can_be_cancelled() {
+    let (model, cancel) = (guest(), Cancel::new());
+    let mut diffuser = diffuser(&model, |_| ());
+    cancel.cancel();
+    assert!(matches!(diffuser.open(&cancel), Err(Error::Cancelled)));
+    assert_eq!(model.open_graphs(), 0);
+    cancel.reset();
+    diffuser.open(&cancel).unwrap();
+    assert_eq!(model.open_graphs(), 1);
 }
 
 #[test]

@@ -135,6 +135,13 @@ setting_up_again_changes_nothing() {
   [[ $(find "$root/build" -type f -printf '%p %T@ %s\n' | sort) == "$before" ]]
 }
 
+memory_is_a_table_over_size_length_and_keep_loaded() {
+  "$root/pipelines/memory.sh" --model "$model" --sizes "64x48 96x64" --frames 5 --fps 24 >table
+  [[ $(awk 'NR > 1 && $4 > 20 { print $1, $2, $3 }' table) == $'64x48 5 true\n64x48 5 false\n96x64 5 true\n96x64 5 false' ]]
+  ends_with 2 'memory.sh: --frames holds `x`; whole numbers over 0 are needed, such as "9 17"' "$root/pipelines/memory.sh" --frames x
+  ends_with 2 'memory.sh: --size is no option; --help lists them' "$root/pipelines/memory.sh" --size 64x48
+}
+
 a_contact_sheet_shows_the_whole_video() {
   ffmpeg -v error -f lavfi -i "testsrc=duration=2:size=64x48:rate=24" -c:v libx264 test.mp4
   "$root/pipelines/contact-sheet.sh" test.mp4 sheet.png 3x2

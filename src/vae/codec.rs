@@ -21,6 +21,8 @@ pub(super) struct Codec {
     /// For a scene's first piece, and for later ones.
     pair: Option<(Slot, Slot)>,
     lengths: Lengths,
+    /// Whether both of the pair stay open.
+    keep_loaded: bool,
     provider: Option<ExecutionProvider>,
     input: &'static str,
     output: &'static str,
@@ -109,6 +111,7 @@ impl Codec {
             whole: config.file.as_deref().map(Slot::new),
             pair: config.pair().map(|(init, step)| (Slot::new(init), Slot::new(step))),
             lengths: Lengths { first: config.first, chunk: config.chunk, most },
+            keep_loaded: true,
             provider: None,
             input,
             output,
@@ -116,12 +119,20 @@ impl Codec {
         })
     }
 
+    /// Says whether both of the pair stay open, or the one in use alone.
+    pub fn keep_loaded(&mut self, keep_loaded: bool) {
+        self.keep_loaded = keep_loaded;
+    }
+
     /// Opens the graphs that are used: the pair where there is one, for it needs less memory.
     pub fn open(&mut self, cancel: &Cancel) -> Result<()> {
         let graph = match (&mut self.pair, &mut self.whole) {
             (Some((init, step)), _) => {
-                step.open(&self.model, cancel)?;
-                init.open(&self.model, cancel)?
+                if self.keep_loaded {
+                    step.open(&self.model, cancel)?;
+                }
+                let in_use = step.graph.as_ref().filter(|_| !self.keep_loaded);
+                in_use.map_or_else(|| init.open(&self.model, cancel), Ok)?
             }
             (None, Some(whole)) => whole.open(&self.model, cancel)?,
             (None, None) => unreachable!("the manifest's check has seen to it that one is there"),
@@ -190,7 +201,11 @@ impl Codec {
             (Some((init, step)), _) if fits(self.lengths) => {
                 let names = self.model.package().signature(&step.file).inputs.iter().map(|i| i.name.as_str());
                 let states = names.filter_map(|name| Some((name, state_out_of(name)?)));
-                (if before.is_some() { step } else { init }, Some(states))
+                let (slot, other) = if before.is_some() { (step, init) } else { (init, step) };
+                if !self.keep_loaded {
+                    other.graph = None;
+                }
+                (slot, Some(states))
             }
             (_, Some(whole)) => (whole, None),
             _ => unreachable!("pieces are those of `pieces`"),

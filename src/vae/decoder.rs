@@ -86,6 +86,12 @@ impl Decoder {
         }
     }
 
+    /// Says whether all graphs stay open. Where they don't, of a pair the one in use alone is.
+    pub fn keep_loaded(mut self, keep_loaded: bool) -> Self {
+        self.codec.keep_loaded(keep_loaded);
+        self
+    }
+
     /// Opens the graphs.
     ///
     /// # Errors

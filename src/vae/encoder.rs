@@ -67,6 +67,12 @@ impl Encoder {
         self.geometry.latent_shape(num_latent_frames)
     }
 
+    /// Says whether all graphs stay open. Where they don't, of a pair the one in use alone is.
+    pub fn keep_loaded(mut self, keep_loaded: bool) -> Self {
+        self.codec.keep_loaded(keep_loaded);
+        self
+    }
+
     /// Opens the graphs.
     ///
     /// # Errors

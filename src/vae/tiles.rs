@@ -8,7 +8,8 @@
 /// A network that looks further than the overlap gives slightly other frames in tiles.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Tiling {
-    /// Tiles of 512×512 pixels for frames of more than 1024×1024 pixels.
+    /// Tiles of 512×512 pixels, or of 16×16 latents where these are more, for frames of more than 1024×1024 pixels. Neighbours
+    /// share 64 pixels, or 4 latents.
     #[default]
     Auto,
     /// Whole frames.
@@ -26,12 +27,16 @@ pub enum Tiling {
 
 impl Tiling {
     const AUTO_PIXELS: usize = 1024 * 1024;
-    const AUTO_TILES: (usize, usize, usize) = (512, 512, 64);
+    const AUTO_TILE: usize = 512;
+    const AUTO_OVERLAP: usize = 64;
 
-    /// Returns the largest tile (width, height, overlap) in pixels for a frame, `None` for whole frames.
-    fn tile(self, width: usize, height: usize) -> Option<(usize, usize, usize)> {
+    /// Returns the largest tile (width, height, overlap) in pixels for a frame of latents of `ratio` pixels, `None` for whole frames.
+    fn tile(self, width: usize, height: usize, ratio: usize) -> Option<(usize, usize, usize)> {
         match self {
-            Self::Auto if width * height > Self::AUTO_PIXELS => Some(Self::AUTO_TILES),
+            Self::Auto if width * height > Self::AUTO_PIXELS => {
+                let side = Self::AUTO_TILE.max(16 * ratio);
+                Some((side, side, Self::AUTO_OVERLAP.max(4 * ratio)))
+            }
             Self::Auto | Self::Off => None,
             Self::Tiles { width, height, overlap } => Some((width, height, overlap)),
         }
@@ -114,7 +119,7 @@ impl Layout {
     /// Cuts a frame of `rows`×`columns` latents, each `ratio` pixels; tiles are multiples of `step` latents.
     pub fn new(rows: usize, columns: usize, tiling: Tiling, ratio: usize, step: usize) -> Self {
         let whole = (columns * ratio, rows * ratio, 0);
-        let (width, height, overlap) = tiling.tile(whole.0, whole.1).unwrap_or(whole);
+        let (width, height, overlap) = tiling.tile(whole.0, whole.1, ratio).unwrap_or(whole);
         let axis = |length, tile: usize| {
             Axis::new(length, tile.div_ceil(ratio).max(1), overlap.div_ceil(ratio), step)
         };
@@ -256,6 +261,8 @@ mod tests {
         };
         assert_eq!(tiles(1024, 1024, Tiling::Auto), 1);
         assert_eq!(tiles(1920, 1088, Tiling::Auto), 5 * 3);
+        let deep = Layout::new(2048 / 32, 2048 / 32, Tiling::Auto, 32, 1);
+        assert_eq!((deep.rows.tile, deep.rows.starts[1]), (16, 12), "latents of 32 pixels overlap by four");
         assert_eq!(tiles(1920, 1088, Tiling::Off), 1);
         assert_eq!(tiles(64, 48, Tiling::Tiles { width: 32, height: 32, overlap: 16 }), 3 * 2);
         assert_eq!(tiles(64, 48, Tiling::Tiles { width: 1, height: 1, overlap: 0 }), 4 * 3);

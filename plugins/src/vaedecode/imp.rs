@@ -205,9 +205,12 @@ impl BaseTransformImpl for VaeDecode {
             }
             Err(error) => {
                 state.stream = None;
-                let known = state.refused.replace(incaps.clone()).is_some_and(|caps| caps == *incaps);
+                // Who stops the pipeline while it opens has no error to hear of.
+                let stopped = matches!(error, Error::Cancelled);
+                let known =
+                    !stopped && state.refused.replace(incaps.clone()).is_some_and(|caps| caps == *incaps);
                 drop(state);
-                if !known {
+                if !known && !stopped {
                     self.post_error_message(glue::error_message(&error));
                 }
                 Err(gst::loggable_error!(CAT, "{error}"))
@@ -340,7 +343,7 @@ impl VaeDecode {
         let model = settings.resolve(&latent.model)?;
         glue::check_frame_rate(model.manifest(), latent.framerate)?;
         let (width, height) = (latent.width as usize, latent.height as usize);
-        let decoder = Decoder::new(model.clone(), width, height, tiling)?;
+        let decoder = Decoder::new(model.clone(), width, height, tiling)?.keep_loaded(settings.keep_loaded);
         let mut stream = Stream { model, keep_loaded: settings.keep_loaded, latent, video, decoder };
         if settings.keep_loaded {
             self.open_graphs(&mut stream)?;

@@ -237,9 +237,12 @@ impl BaseTransformImpl for VaeEncode {
             }
             Err(error) => {
                 state.stream = None;
-                let known = state.refused.replace(incaps.clone()).is_some_and(|caps| caps == *incaps);
+                // Who stops the pipeline while it opens has no error to hear of.
+                let stopped = matches!(error, Error::Cancelled);
+                let known =
+                    !stopped && state.refused.replace(incaps.clone()).is_some_and(|caps| caps == *incaps);
                 drop(state);
-                if !known {
+                if !known && !stopped {
                     self.post_error_message(glue::error_message(&error));
                 }
                 Err(gst::loggable_error!(CAT, "{error}"))
@@ -369,7 +372,8 @@ impl VaeEncode {
         let manifest = model.manifest();
         glue::check_frame_rate(manifest, latent.framerate)?;
         let (width, height) = (latent.width as usize, latent.height as usize);
-        let mut encoder = Encoder::new(model.clone(), width, height, tiling)?;
+        let encoder = Encoder::new(model.clone(), width, height, tiling)?;
+        let mut encoder = encoder.keep_loaded(settings.keep_loaded);
         if settings.keep_loaded {
             self.open_graphs(&model, &mut encoder)?;
         }
