@@ -13,6 +13,7 @@ use crate::patches;
 use crate::runtime::{Cancel, ExecutionProvider, Feeds, Graph, Tensor, Tensors};
 use crate::sampler::Sampler;
 use crate::schedule::SchedulerConfig;
+use crate::step_cache::StepCache;
 use crate::vae::{self, Pixels};
 
 /// The seed where nobody asks for one.
@@ -35,6 +36,16 @@ pub struct DiffuseOptions {
     /// Classifier-free guidance (Ho and Salimans, 2022); at 1 and below the negative prompt is not looked at. A denoiser with
     /// guidance in it is told this number instead. `None` is the package's, each denoiser's own where it has one.
     pub guidance_scale: Option<f32>,
+    /// How much of the contrast that guidance adds is taken away again, 0 to 1.
+    pub guidance_rescale: f32,
+    /// CFG-Zero* (Fan et al., 2025): guidance by the length of the unguided prediction that fits best, after
+    /// `cfg_zero_init_steps` steps that stand still.
+    pub cfg_zero_star: bool,
+    /// Steps that stand still at the beginning, with `cfg_zero_star` and models of rectified flow only.
+    pub cfg_zero_init_steps: usize,
+    /// How far a prediction may be off, in units of its size, for its pass to be left out; 0 leaves out none
+    /// ([`StepCache`]).
+    pub cache_threshold: f32,
     /// Decides the noise, the same as `torch.Generator("cpu").manual_seed(seed)`.
     pub seed: u64,
     /// Noise schedule and sampler.
@@ -53,6 +64,10 @@ impl DiffuseOptions {
             frame_rate: m.video.frame_rate.default.numer as f32 / m.video.frame_rate.default.denom as f32,
             num_inference_steps: m.defaults.num_inference_steps,
             guidance_scale: None,
+            guidance_rescale: m.defaults.guidance_rescale,
+            cfg_zero_star: false,
+            cfg_zero_init_steps: 1,
+            cache_threshold: 0.0,
             seed: DEFAULT_SEED,
             scheduler: m.scheduler.clone(),
             keep_loaded: true,
@@ -76,6 +91,15 @@ impl DiffuseOptions {
         if let Some(value) = self.guidance_scale.filter(|scale| !scale.is_finite()) {
             let reason = "it must be a number".into();
             return Err(Error::Setting { setting: "guidance-scale", value: value.to_string(), reason });
+        }
+        for (setting, value, most) in [
+            ("guidance-rescale", self.guidance_rescale, 1.0),
+            ("cache-threshold", self.cache_threshold, f32::MAX),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                let reason = format!("it must be a number from 0{}", if most == 1.0 { " to 1" } else { "" });
+                return Err(Error::Setting { setting, value: value.to_string(), reason });
+            }
         }
         Ok(())
     }
@@ -114,6 +138,7 @@ pub struct Diffuser {
     /// Of the prompt and of the negative prompt.
     caches: [Cache; 2],
     chunk_index: u64,
+    skipped_steps: usize,
 }
 
 impl Diffuser {
@@ -140,6 +165,7 @@ impl Diffuser {
             image: None,
             caches: Default::default(),
             chunk_index: 0,
+            skipped_steps: 0,
         })
     }
 
@@ -265,6 +291,11 @@ impl Diffuser {
         self.chunk_index == 0
     }
 
+    /// Returns how many steps of the last chunk were done without a pass of a denoiser.
+    pub fn skipped_steps(&self) -> usize {
+        self.skipped_steps
+    }
+
     /// Returns the shape `[C, T, h, w]` of a chunk of `num_latent_frames`.
     pub fn latent_shape(&self, num_latent_frames: usize) -> [usize; 4] {
         let l = &self.model.manifest().latents;
@@ -378,27 +409,43 @@ impl Diffuser {
         let steps = schedule.len();
         // What the graph in use is fed of the manifest's parameters.
         let mut filled = None;
+        // Steps that stand still have a velocity of nothing.
+        let still_steps = match self.options.cfg_zero_star && self.options.scheduler.is_flow() {
+            true => self.options.cfg_zero_init_steps,
+            false => 0,
+        };
+        let still = vec![0.0; if still_steps > 0 { sample.len() } else { 0 }];
+        let mut cache = StepCache::new(self.options.cache_threshold);
+        let (mut last_expert, mut skipped_steps) = (None, 0);
         for (index, &timestep) in schedule.timesteps.iter().enumerate().skip(begin) {
             let scale = sampler.scale_model_input(index);
             for (input, x) in latents.f32_mut()?.iter_mut().zip(&sample) {
                 *input = x * scale;
             }
             let expert = self.expert_at(timestep);
-            let graph = self.open_expert(expert, cancel)?;
-            let guidance_scale = self.guidance_scale(expert);
-            let parameters = chunk.parameters(&model, expert, &graph, &mut filled)?;
-            let pass = Pass { graph: &graph, latents: &latents, timestep, guidance_scale, parameters };
-            let mut prediction = self.run(&pass, &chunk, 0, cancel)?;
-            if is_guided(&graph, guidance_scale) {
-                let uncond = self.run(&pass, &chunk, 1, cancel)?;
-                let cond = output(&mut prediction)?.f32_mut()?;
-                Guidance::new(guidance_scale).apply(cond, uncond["prediction"].f32()?);
+            if last_expert.replace(expert) != Some(expert) {
+                cache.reset();
             }
-            let prediction = output(&mut prediction)?.f32()?;
-            if prediction.len() != sample.len() {
-                let what = format!("output `prediction` of graph `{}`", graph.name());
-                return Err(Error::shape(what, prediction.len(), format!("{} values", sample.len())));
-            }
+            let computed;
+            let prediction = if index - begin < still_steps {
+                skipped_steps += 1;
+                &still
+            } else {
+                // The last pass is always run: nothing after it makes up for what it is off by.
+                let told = cache.predict(timestep, latents.f32()?).filter(|_| index + 1 < steps);
+                match told {
+                    Some(prediction) => {
+                        skipped_steps += 1;
+                        prediction
+                    }
+                    None => {
+                        computed = self.predict(expert, &latents, timestep, &chunk, &mut filled, cancel)?;
+                        let prediction = computed.f32()?;
+                        cache.record(timestep, latents.f32()?, prediction);
+                        prediction
+                    }
+                }
+            };
             let draw = |noise: &mut [f32]| generator.fill_latents(noise, shape, layout);
             sampler.step(index, &mut sample, prediction, draw);
             on_step(index + 1 - begin, steps - begin, &sample);
@@ -420,7 +467,35 @@ impl Diffuser {
             self.close();
         }
         self.chunk_index += 1;
+        self.skipped_steps = skipped_steps;
         Ok(sample)
+    }
+
+    /// Returns what a denoiser, guided, makes of `latents`: as many values.
+    fn predict(
+        &mut self,
+        expert: usize,
+        latents: &Tensor,
+        timestep: f32,
+        chunk: &Chunk,
+        filled: &mut Option<(usize, Tensors)>,
+        cancel: &Cancel,
+    ) -> Result<Tensor> {
+        let graph = self.open_expert(expert, cancel)?;
+        let guidance_scale = self.guidance_scale(expert);
+        let parameters = chunk.parameters(&self.model, expert, &graph, filled)?;
+        let pass = Pass { graph: &graph, latents, timestep, guidance_scale, parameters };
+        let run = |branch| prediction(self.run(&pass, chunk, branch, cancel)?, &graph, latents.f32()?.len());
+        let mut guided = run(0)?;
+        if is_guided(&graph, guidance_scale) {
+            let guidance = Guidance {
+                scale: guidance_scale,
+                rescale: self.options.guidance_rescale,
+                zero_star: self.options.cfg_zero_star,
+            };
+            guidance.apply(guided.f32_mut()?, run(1)?.f32()?);
+        }
+        Ok(guided)
     }
 
     /// Returns what the conditioner gives for the image and `noise` `[C, T, h, w]`: the first sample `latents`, and extras for the
@@ -548,9 +623,16 @@ fn is_guided(graph: &Graph, guidance_scale: f32) -> bool {
     guidance_scale > 1.0 && graph.signature().input(GUIDANCE_SCALE).is_none()
 }
 
-fn output(outputs: &mut Tensors) -> Result<&mut Tensor> {
-    let missing = || Error::shape("output `prediction`", "missing", "a tensor of that name");
-    outputs.get_mut("prediction").ok_or_else(missing)
+/// Returns the output `prediction` if it has `length` values.
+fn prediction(mut outputs: Tensors, graph: &Graph, length: usize) -> Result<Tensor> {
+    let what = || format!("output `prediction` of graph `{}`", graph.name());
+    let Some(prediction) = outputs.remove("prediction") else {
+        return Err(Error::shape(what(), "missing", "a tensor of that name"));
+    };
+    match prediction.f32()?.len() {
+        found if found == length => Ok(prediction),
+        found => Err(Error::shape(what(), found, format!("{length} values"))),
+    }
 }
 
 fn no_negative() -> Error {

@@ -25,11 +25,6 @@ impl Guidance {
         Self { scale, rescale: 0.0, zero_star: false }
     }
 
-    /// Returns whether a prediction without the prompt is needed at all: at a scale of 1 and below it isn't.
-    pub fn is_needed(&self) -> bool {
-        self.scale > 1.0
-    }
-
     /// Makes `cond` the guided prediction, in place.
     ///
     /// # Panics

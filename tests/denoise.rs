@@ -32,6 +32,70 @@ fn channel_mean(latents: &[f32], channel: usize) -> f32 {
     channel.iter().sum::<f32>() / channel.len() as f32
 }
 
+mod guidance {
+    //! Here belongs what guides, and steps that need no pass.
+
+    use super::*;
+
+    fn made(change: impl FnOnce(&mut DiffuseOptions)) -> (Vec<f32>, usize) {
+        let model = model("tiny-clip");
+        let mut diffuser = diffuser(&model, |options| {
+            (options.num_inference_steps, options.guidance_scale) = (12, Some(4.0));
+            change(options);
+        });
+        let latents = chunk(&mut diffuser, &embeds(&model, "red"), 2);
+        (latents, diffuser.skipped_steps())
+    }
+
+    fn distance(a: &[f32], b: &[f32]) -> f32 {
+        a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    }
+
+    #[test]
+    fn takes_its_contrast_back_and_its_own_length() {
+        let (plain, skipped) = made(|_| ());
+        assert_eq!(skipped, 0);
+        let (rescaled, _) = made(|options| options.guidance_rescale = 0.7);
+        let (star, skipped) =
+            made(|options| (options.cfg_zero_star, options.cfg_zero_init_steps) = (true, 0));
+        assert_eq!(skipped, 0);
+        assert!(distance(&plain, &rescaled) > 1e-3 && distance(&plain, &star) > 1e-3);
+        assert!(rescaled.iter().chain(&star).all(|x| x.is_finite()));
+        let (_, skipped) = made(|options| (options.cfg_zero_star, options.cfg_zero_init_steps) = (true, 2));
+        assert_eq!(skipped, 2, "steps that stand still need no pass");
+        let (noise, skipped) =
+            made(|options| (options.cfg_zero_star, options.cfg_zero_init_steps) = (true, 99));
+        assert_eq!(skipped, 12);
+        assert_eq!(noise, latentflow::noise::randn(&[noise.len()], 42).into_raw_vec_and_offset().0);
+    }
+
+    #[test]
+    fn step_caching_leaves_out_passes_and_stays_near() {
+        let (plain, _) = made(|_| ());
+        let (cached, skipped) = made(|options| options.cache_threshold = 0.1);
+        assert!((1..=7).contains(&skipped), "{skipped}");
+        assert!(distance(&plain, &cached) < 0.2, "{}", distance(&plain, &cached));
+        let (_, most) = made(|options| options.cache_threshold = 1e9);
+        assert_eq!(most, 12 - 2 * 2 - 1, "two passes of each denoiser and the last one are always run");
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused_by_its_name() {
+        let model = model("tiny-clip");
+        for (name, change) in [
+            ("guidance-rescale", (|o| o.guidance_rescale = 1.5) as fn(&mut DiffuseOptions)),
+            ("guidance-rescale", |o| o.guidance_rescale = f32::NAN),
+            ("cache-threshold", |o| o.cache_threshold = -0.1),
+            ("cache-threshold", |o| o.cache_threshold = f32::NAN),
+        ] {
+            let mut options = DiffuseOptions::new(&model);
+            change(&mut options);
+            let error = Diffuser::new(model.clone(), options).err().expect("refused").to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+}
+
 mod a_chunk {
     use super::*;
 

@@ -301,6 +301,28 @@ mod properties {
     }
 
     #[test]
+    fn leave_out_steps_and_say_how_many() {
+        let mut fixture = Fixture::new("tiny-clip", "video/x-latent");
+        let element = fixture.harness.element().unwrap();
+        element.set_property("num-inference-steps", 12u32);
+        element.set_property("cache-threshold", 1.0);
+        element.set_property("guidance-rescale", 0.5);
+        fixture.push("red", Some(0), None);
+        fixture.finish();
+        let stats = element.property::<gst::Structure>("stats");
+        assert_eq!(stats.get::<u64>("skipped-steps"), Ok(7));
+
+        let mut fixture = Fixture::new("tiny-clip", "video/x-latent");
+        let element = fixture.harness.element().unwrap();
+        element.set_property("cfg-zero-star", true);
+        element.set_property("cfg-zero-init-steps", 2u32);
+        fixture.push("red", Some(0), None);
+        fixture.finish();
+        let stats = element.property::<gst::Structure>("stats");
+        assert_eq!(stats.get::<u64>("skipped-steps"), Ok(2));
+    }
+
+    #[test]
     fn an_unknown_scheduler_is_refused_by_name() {
         let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
         let element = fixture.harness.element().unwrap();

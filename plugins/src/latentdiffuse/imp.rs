@@ -32,6 +32,10 @@ struct Settings {
     seed: u64,
     num_inference_steps: u32,
     guidance_scale: f64,
+    guidance_rescale: f64,
+    cfg_zero_star: bool,
+    cfg_zero_init_steps: u32,
+    cache_threshold: f64,
     scheduler: Option<String>,
     strength: f64,
     transition_chunks: u32,
@@ -43,6 +47,10 @@ impl Default for Settings {
             seed: DEFAULT_SEED,
             num_inference_steps: 0,
             guidance_scale: -1.0,
+            guidance_rescale: -1.0,
+            cfg_zero_star: false,
+            cfg_zero_init_steps: 1,
+            cache_threshold: 0.0,
             scheduler: None,
             strength: 0.8,
             transition_chunks: 0,
@@ -158,6 +166,21 @@ pub struct LatentDiffuse {
         minimum = -1.0, maximum = 100.0, mutable_playing, controllable, nick = "Guidance scale",
         blurb = "Classifier-free guidance: how far to lean away from the negative prompt; 1 is none, -1 is the \
         package's default, of each denoiser where it has several. Takes effect at the next chunk")]
+    #[property(name = "guidance-rescale", get, set, type = f64, member = guidance_rescale, default = -1.0,
+        minimum = -1.0, maximum = 1.0, mutable_playing, controllable, nick = "Guidance rescale",
+        blurb = "How much of the contrast that guidance adds is taken away again: 0 is none, 1 all, -1 the package's \
+        default. About 0.7 keeps a high guidance-scale from burning out. Takes effect at the next chunk")]
+    #[property(name = "cfg-zero-star", get, set, type = bool, member = cfg_zero_star, default = false,
+        mutable_playing, nick = "CFG-Zero*", blurb = "Guide by the length of the unguided prediction that fits best, \
+        after cfg-zero-init-steps steps that stand still: often cleaner pictures of flow-matching models. Takes effect \
+        at the next chunk")]
+    #[property(name = "cfg-zero-init-steps", get, set, type = u32, member = cfg_zero_init_steps, default = 1,
+        maximum = 1000, mutable_playing, controllable, nick = "CFG-Zero* initial steps", blurb = "How many steps stand still \
+        at the beginning with cfg-zero-star, of flow-matching models only. Takes effect at the next chunk")]
+    #[property(name = "cache-threshold", get, set, type = f64, member = cache_threshold, default = 0.0, minimum = 0.0,
+        maximum = 10.0, mutable_playing, controllable, nick = "Cache threshold", blurb = "Leave out passes of the denoiser \
+        whose prediction the passes before tell, as long as it should be off by less than this share of it: 0 leaves out \
+        none, 0.1 more than half of 32 steps. stats tells how many. Takes effect at the next chunk")]
     #[property(name = "scheduler", get, set, type = Option<String>, member = scheduler, mutable_playing,
         nick = "Scheduler", blurb = "Noise schedule and sampler by diffusers' class name, such as \
         UniPCMultistepScheduler; unset, the package's. Takes effect at the next chunk")]
@@ -173,7 +196,7 @@ pub struct LatentDiffuse {
         nick = "Active execution provider", blurb = "Where the denoiser runs, once it is opened")]
     #[property(name = "stats", get = Self::stats, type = StatsStructure, nick = "Statistics",
         blurb = "Time to the first chunk, real-time factor of generation, chunks that came before their time, steps \
-        in use")]
+        in use, steps done without a pass of the denoiser")]
     state: Mutex<State>,
     /// Told when the state changes in a way that somebody may wait for.
     changed: Condvar,

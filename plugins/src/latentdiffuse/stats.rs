@@ -21,6 +21,8 @@ pub struct Stats {
     pub deadline_hits: u64,
     /// Denoising steps of the last chunk.
     pub num_inference_steps: u32,
+    /// Steps of all chunks that were done without a pass of the denoiser.
+    pub skipped_steps: u64,
     /// When progress was told last.
     pub told: Option<Instant>,
 }
@@ -37,6 +39,7 @@ impl Stats {
             .field("real-time-factor", if generating > 0.0 { video / generating } else { 0.0 })
             .field("deadline-hits", self.deadline_hits)
             .field("num-inference-steps", self.num_inference_steps)
+            .field("skipped-steps", self.skipped_steps)
             .build()
     }
 }

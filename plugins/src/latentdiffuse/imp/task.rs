@@ -450,6 +450,7 @@ impl LatentDiffuse {
             diffuser.close();
         }
         let latents = latents.map_err(|e| self.fail(&e))?;
+        let skipped_steps = diffuser.skipped_steps();
         drop((turn, slot));
         if settings.transition_chunks > 0 && manifest.stream.is_some() {
             self.lock().transition.keep(&latents);
@@ -465,7 +466,7 @@ impl LatentDiffuse {
                 buffer.set_flags(gst::BufferFlags::DISCONT);
             }
         }
-        self.measure(work, steps, started);
+        self.measure(work, steps, skipped_steps, started);
         Ok(buffer)
     }
 
@@ -496,7 +497,7 @@ impl LatentDiffuse {
     }
 
     /// Advances the timeline past what was made, and keeps the statistics.
-    fn measure(&self, work: &Work, steps: u32, started: Instant) {
+    fn measure(&self, work: &Work, steps: u32, skipped_steps: usize, started: Instant) {
         let running_time = self.obj().current_running_time();
         let mut state = self.lock();
         if let Some(timeline) = &mut state.timeline {
@@ -513,6 +514,7 @@ impl LatentDiffuse {
         stats.generating += started.elapsed();
         stats.deadline_hits += u64::from(running_time.is_none_or(|now| now <= work.pts));
         stats.num_inference_steps = steps;
+        stats.skipped_steps += skipped_steps as u64;
         let due = stats.told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL);
         if !due {
             return;
@@ -564,6 +566,12 @@ fn diffuse_options(model: &Model, info: &LatentInfo, settings: &Settings) -> Res
     if settings.guidance_scale >= 0.0 {
         options.guidance_scale = Some(settings.guidance_scale as f32);
     }
+    if settings.guidance_rescale >= 0.0 {
+        options.guidance_rescale = settings.guidance_rescale as f32;
+    }
+    options.cfg_zero_star = settings.cfg_zero_star;
+    options.cfg_zero_init_steps = settings.cfg_zero_init_steps as usize;
+    options.cache_threshold = settings.cache_threshold as f32;
     if let Some(name) = &settings.scheduler {
         let refused = |reason| Error::Setting { setting: "scheduler", value: name.clone(), reason };
         options.scheduler = options.scheduler.with_type(name).map_err(refused)?;
