@@ -1,4 +1,4 @@
-"""LTX-Video 0.9.0, 0.9.1 with its decoder that knows a timestep, and 0.9.5 with its other encoder."""
+"""LTX-Video 0.9.0, and 0.9.1 with its decoder that knows a timestep."""
 
 import torch
 from diffusers import (AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXImageToVideoPipeline, LTXPipeline,
@@ -17,9 +17,6 @@ VAES = {
     "0.9.0": dict(**PLAIN_ENCODER, decoder_block_out_channels=(8, 8, 8, 8), decoder_layers_per_block=(1, 1, 1, 1, 1),
                   decoder_spatio_temporal_scaling=(True, True, True, False), decoder_inject_noise=(False,) * 5),
     "0.9.1": dict(**PLAIN_ENCODER, **CONDITIONED),
-    "0.9.5": dict(**CONDITIONED, block_out_channels=(4, 8, 8, 16, 16), down_block_types=("LTXVideo095DownBlock3D",) * 4,
-                  spatio_temporal_scaling=(True,) * 4, spatial_compression_ratio=32, temporal_compression_ratio=8,
-                  downsample_type=("spatial", "temporal", "spatiotemporal", "spatiotemporal")),
 }
 
 
@@ -69,5 +66,5 @@ INSTANCES = [
         Case("portrait", 64, 96, 9, guidance_scale=3.0, frame_rate=24, prompt=CHINESE, negative_prompt="", arguments=decode),
         Case("image", 96, 64, 17, guidance_scale=3.0, frame_rate=25, image=True, arguments=decode),
     ], latents=latents, embeds=embeds, image_pipeline=image_pipeline)
-    for version, decode in (("0.9.0", dict), ("0.9.1", decode_arguments), ("0.9.5", decode_arguments))
+    for version, decode in (("0.9.0", dict), ("0.9.1", decode_arguments))
 ]

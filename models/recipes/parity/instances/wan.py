@@ -56,12 +56,6 @@ def a14b() -> WanPipeline:
                        scheduler=unipc(3.0), boundary_ratio=0.875)
 
 
-def i2v_a14b() -> WanImageToVideoPipeline:
-    return WanImageToVideoPipeline(
-        **text_parts(), vae=vae(12), transformer=transformer(19, in_channels=12), transformer_2=transformer(20, in_channels=12),
-        scheduler=unipc(3.0), image_processor=None, image_encoder=None, boundary_ratio=0.9)
-
-
 def ti2v_5b() -> WanPipeline:
     return WanPipeline(**text_parts(), vae=residual_vae(17), transformer=transformer(18), scheduler=unipc(5.0),
                        expand_timesteps=True)
@@ -92,12 +86,6 @@ INSTANCES = [
     Instance("wan2.2-a14b", a14b, [
         Case("landscape", 64, 32, 9, num_inference_steps=4, guidance_scale=4.0, arguments=lambda: {"guidance_scale_2": 3.0}),
         Case("portrait", 32, 48, 5, num_inference_steps=6, guidance_scale=4.0, arguments=lambda: {"guidance_scale_2": 3.0}, **OTHER),
-    ], **READ),
-    Instance("wan2.2-i2v-a14b", i2v_a14b, [
-        Case("landscape", 64, 32, 9, num_inference_steps=4, guidance_scale=4.0, image=True,
-             arguments=lambda: {"guidance_scale_2": 3.0}),
-        Case("portrait", 32, 48, 5, num_inference_steps=6, guidance_scale=4.0, image=True,
-             arguments=lambda: {"guidance_scale_2": 3.0}, **OTHER),
     ], **READ),
     Instance("wan2.2-5b", ti2v_5b, [
         Case("landscape", 96, 64, 9),
