@@ -307,10 +307,12 @@ impl LatentDiffuse {
         }
         // A new prompt is no cut in a video prompt, nor where its scene grows out of the one before.
         let grows = self.settings().transition_chunks > 0;
-        let cuts =
-            !video.as_ref().is_some_and(VideoPrompt::is_under_way) && !(grows && transition.is_possible());
+        let continues =
+            video.as_ref().is_some_and(VideoPrompt::is_under_way) || (grows && transition.is_possible());
         let step = timeline.next(!grows, |scene_start, left| match manifest.stream {
-            Some(stream) => vae::num_frames(&manifest.latents, stream.chunk, scene_start && cuts) as u64,
+            Some(stream) => {
+                vae::num_frames(&manifest.latents, stream.chunk, scene_start && !continues) as u64
+            }
             None => left.unwrap_or(manifest.video.num_frames.default as u64),
         });
         // Room for another prompt, perhaps.
