@@ -70,7 +70,7 @@ class Source:
         cls, folder = self.cls(component), self.folder / component
         no_progress_bars()
         if self.index[component][0] == "diffusers":
-            module = cls.from_pretrained(folder, torch_dtype=dtype, variant=self.variant, low_cpu_mem_usage=True)
+            module = cls.from_pretrained(folder, dtype=dtype, variant=self.variant, low_cpu_mem_usage=True)
         else:
             module = cls.from_pretrained(folder, dtype=dtype, variant=self.variant)
         return module.eval().requires_grad_(False)
