@@ -127,12 +127,13 @@ impl Codec {
     /// Opens the graphs that are used: the pair where there is one, for it needs less memory.
     pub fn open(&mut self, cancel: &Cancel) -> Result<()> {
         let graph = match (&mut self.pair, &mut self.whole) {
+            (Some((_, Slot { graph: Some(step), .. })), _) if !self.keep_loaded => step,
             (Some((init, step)), _) => {
+                let init = init.open(&self.model, cancel)?;
                 if self.keep_loaded {
                     step.open(&self.model, cancel)?;
                 }
-                let in_use = step.graph.as_ref().filter(|_| !self.keep_loaded);
-                in_use.map_or_else(|| init.open(&self.model, cancel), Ok)?
+                init
             }
             (None, Some(whole)) => whole.open(&self.model, cancel)?,
             (None, None) => unreachable!("the manifest's check has seen to it that one is there"),
