@@ -124,6 +124,7 @@ class Transformer(nn.Module):
         self.register_buffer("frequencies", torch.exp(torch.linspace(0., 4., 64)), persistent=False)
         # A quarter of a head's pairs of numbers is not turned, so that what is alike can be found wherever it lies.
         turned = (self.head_dim // 2 - self.head_dim // 8) // 2
+        self.unturned = self.head_dim // 2 - 2 * turned
         self.register_buffer("turns", 2. * .04 ** (torch.arange(turned) / (turned - 1)), persistent=False)
         self.register_buffer("waves", math.pi * torch.tensor([.5, 1., 2., 4.]), persistent=False)
 
@@ -138,7 +139,7 @@ class Transformer(nn.Module):
     def angles(self, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and sin [rows*columns, 1, head]; rows and columns are counted from the middle of the frame."""
         y, x = ((torch.arange(n, device=self.turns.device) - (n - 1) * .5)[:, None] * self.turns for n in (rows, columns))
-        flat = torch.zeros(rows, columns, self.head_dim // 2 - 2 * len(self.turns), device=self.turns.device)
+        flat = torch.zeros(rows, columns, self.unturned, device=self.turns.device)
         a = torch.cat([flat, y[:, None] + flat[..., :1], x[None] + flat[..., :1]], -1).reshape(rows * columns, 1, -1)
         return torch.cat([a.cos(), a.cos()], -1), torch.cat([-a.sin(), a.sin()], -1)
 
