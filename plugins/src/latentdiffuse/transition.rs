@@ -3,7 +3,7 @@
 /// A transition between scenes, chunk by chunk.
 ///
 /// A chunk of it is made of the chunk before, played backwards so that motion goes on where that ended, and led away from it by
-/// the new prompt: a little at first, nearly all the way at last.
+/// the new prompt: a little at first, all the way at last, so that nothing of the old scene stays in the new one.
 #[derive(Debug, Default)]
 pub struct Transition {
     /// The latents `[C, T, h, w]` of the chunk before.
@@ -46,7 +46,7 @@ impl Transition {
         let latents = backwards(self.last.as_deref()?, channels, frames)?;
         let made = made + 1;
         self.under_way = (made < chunks).then_some((made, chunks));
-        Some((latents, f64::from(made) / f64::from(chunks + 1)))
+        Some((latents, f64::from(made) / f64::from(chunks)))
     }
 }
 
@@ -94,8 +94,8 @@ mod tests {
     fn the_new_prompt_leads_further_away_with_every_chunk() {
         let mut transition = Transition::default();
         transition.keep(&CHUNK);
-        assert_eq!(strengths(&mut transition, 3), [0.25, 0.5, 0.75]);
-        assert_eq!(strengths(&mut transition, 1), [0.5]);
+        assert_eq!(strengths(&mut transition, 4), [0.25, 0.5, 0.75, 1.0]);
+        assert_eq!(strengths(&mut transition, 1), [1.0]);
     }
 
     #[test]
@@ -103,7 +103,7 @@ mod tests {
         let mut transition = Transition::default();
         transition.keep(&CHUNK);
         transition.next(true, 3, 2, 3).unwrap();
-        assert_eq!(strengths(&mut transition, 1), [0.5]);
+        assert_eq!(strengths(&mut transition, 2), [0.5, 1.0]);
     }
 
     #[test]
