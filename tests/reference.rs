@@ -398,6 +398,7 @@ mod invariants {
         [
             "type = 'FlowMatchEulerDiscreteScheduler'\nshift = 3",
             "type = 'FlowMatchEulerDiscreteScheduler'\nsigma_schedule = 'linspace'\nuse_dynamic_shifting = true",
+            "type = 'FlowMatchEulerDiscreteScheduler'\nsolver_order = 2",
             "type = 'UniPCMultistepScheduler'\nuse_flow_sigmas = true\nprediction_type = 'flow_prediction'\nflow_shift = 5",
             "type = 'UniPCMultistepScheduler'\nprediction_type = 'v_prediction'",
             "type = 'DPMSolverMultistepScheduler'\nuse_flow_sigmas = true\nprediction_type = 'flow_prediction'\nflow_shift = 3",
@@ -527,6 +528,33 @@ mod invariants {
                 assert!(super::relative_error(&sample, &truth) < tolerance, "{steps} {config:?}: {sample:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_second_order_follows_a_flow_that_bends() {
+        // dx/ds = 2s leads to x = s² - 1 from x = 0 at s = 1. A velocity that is linear in s is followed without error once two
+        // of its values are known, at any spacing of the steps; Euler's method goes astray at each of them.
+        let errors = |order: usize| -> Vec<f32> {
+            let text = format!(
+                "type = 'FlowMatchEulerDiscreteScheduler'\nshift = 3\nsigma_schedule = 'linspace'\nsolver_order = {order}"
+            );
+            let config: SchedulerConfig = toml::from_str(&text).unwrap();
+            let schedule = Arc::new(config.schedule(6, 0).unwrap());
+            let mut sampler = Sampler::new(schedule.clone());
+            let mut sample = [0.0];
+            (0..6)
+                .map(|index| {
+                    let (s, next) = (schedule.sigmas[index], schedule.sigmas[index + 1]);
+                    let truth = sample[0] + next * next - s * s;
+                    sampler.step(index, &mut sample, &[2.0 * s], |_| unreachable!());
+                    (sample[0] - truth).abs()
+                })
+                .collect()
+        };
+        let (first, second) = (errors(1), errors(2));
+        assert_eq!(first[0], second[0], "nothing is known before the first step");
+        assert!(second[1..].iter().all(|error| *error < 1e-6), "{second:?}");
+        assert!(first[1..].iter().all(|error| *error > 1e-3), "{first:?}");
     }
 
     #[test]
@@ -680,6 +708,7 @@ mod refusals {
             ("FlowMatchEulerDiscreteScheduler", "shift = nan", "`shift` is NaN"),
             ("FlowMatchEulerDiscreteScheduler", "shift_terminal = 1.0", "`shift_terminal` is 1"),
             ("FlowMatchEulerDiscreteScheduler", "num_train_timesteps = 0", "`num_train_timesteps` is 0"),
+            ("FlowMatchEulerDiscreteScheduler", "solver_order = 3", "`solver_order` is 3"),
             ("FlowMatchEulerDiscreteScheduler", "use_karras_sigmas = true", "`use_karras_sigmas` is true"),
             (
                 "FlowMatchEulerDiscreteScheduler",
