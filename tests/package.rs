@@ -100,6 +100,15 @@ fn a_manifest_that_contradicts_itself_is_refused() {
 }
 
 #[test]
+fn a_stream_s_timesteps_end_at_0() {
+    let inverted = "type = \"FlowMatchEulerDiscreteScheduler\"\ninvert_sigmas = true";
+    let error = wrong("tiny-stream", "type = \"FlowMatchEulerDiscreteScheduler\"", inverted);
+    for word in ["model.toml", "`scheduler.invert_sigmas`", "[stream]"] {
+        assert!(error.contains(word), "{error}");
+    }
+}
+
+#[test]
 fn every_input_of_every_graph_has_to_come_from_somewhere() {
     let named = "file = \"text_encoder_2.onnx\"";
     for (from, to, words) in [

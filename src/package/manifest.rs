@@ -396,7 +396,13 @@ impl Manifest {
         for (table, codec) in [("decoder", &self.decoder), ("encoder", &self.encoder)] {
             codec.iter().try_for_each(|codec| codec.check(table, self))?;
         }
-        self.scheduler.validate().map_err(|e| format!("`scheduler`: {e}"))
+        self.scheduler.validate().map_err(|e| format!("`scheduler`: {e}"))?;
+        if self.stream.is_some() && self.scheduler.is_inverted() {
+            return Err("`scheduler.invert_sigmas` is for models of clips; a causal one with [stream] looks back at clean chunks, \
+                        which are at timestep 0"
+                .into());
+        }
+        Ok(())
     }
 
     fn check_geometry(&self) -> Result<(), String> {

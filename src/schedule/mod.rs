@@ -144,6 +144,11 @@ impl SchedulerConfig {
         }
     }
 
+    /// Returns whether timesteps rise, a clean sample being at the highest (`invert_sigmas`).
+    pub fn is_inverted(&self) -> bool {
+        matches!(self, Self::FlowMatchEulerDiscreteScheduler(config) if config.invert_sigmas)
+    }
+
     /// Returns whether this library can do what the configuration asks for.
     ///
     /// # Errors
