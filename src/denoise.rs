@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::guidance::Guidance;
 use crate::model::Model;
-use crate::noise::{self, chunk_seed};
-use crate::package::present_of;
+use crate::noise::{Generator, Position, chunk_seed};
+use crate::onnx::TensorInfo;
+use crate::package::{NoiseLayout, present_of};
 use crate::parameters::{self, Axes};
 use crate::patches;
 use crate::runtime::{Cancel, ExecutionProvider, Feeds, Graph, Tensor, Tensors};
@@ -132,6 +133,8 @@ pub struct Diffuser {
     options: DiffuseOptions,
     experts: Vec<Expert>,
     conditioner: Option<Arc<Graph>>,
+    /// What changes the sample before each step: a graph of a few nodes, which stays open.
+    conditioner_step: Option<Arc<Graph>>,
     provider: Option<ExecutionProvider>,
     /// `[1, 1, h, w, 3]` in 0..1.
     image: Option<Tensor>,
@@ -139,6 +142,7 @@ pub struct Diffuser {
     caches: [Cache; 2],
     chunk_index: u64,
     skipped_steps: usize,
+    noise_position: Option<Position>,
 }
 
 impl Diffuser {
@@ -161,11 +165,13 @@ impl Diffuser {
             options,
             experts,
             conditioner: None,
+            conditioner_step: None,
             provider: None,
             image: None,
             caches: Default::default(),
             chunk_index: 0,
             skipped_steps: 0,
+            noise_position: None,
         })
     }
 
@@ -188,7 +194,7 @@ impl Diffuser {
 
     /// Closes the graphs; they open again when they are needed.
     pub fn close(&mut self) {
-        self.conditioner = None;
+        (self.conditioner, self.conditioner_step) = (None, None);
         self.experts.iter_mut().for_each(|expert| expert.graph = None);
     }
 
@@ -209,7 +215,8 @@ impl Diffuser {
             return Ok(graph.clone());
         }
         if !self.options.keep_loaded {
-            self.close();
+            self.conditioner = None;
+            self.experts.iter_mut().for_each(|expert| expert.graph = None);
         }
         let graph = self.model.graph(&self.experts[index].file, cancel)?;
         self.provider = Some(graph.provider());
@@ -296,6 +303,11 @@ impl Diffuser {
         self.skipped_steps
     }
 
+    /// Returns where the noise of the last chunk ended, for a decoder that goes on drawing from there.
+    pub fn noise_position(&self) -> Option<Position> {
+        self.noise_position
+    }
+
     /// Returns the shape `[C, T, h, w]` of a chunk of `num_latent_frames`.
     pub fn latent_shape(&self, num_latent_frames: usize) -> [usize; 4] {
         let l = &self.model.manifest().latents;
@@ -380,8 +392,10 @@ impl Diffuser {
         let schedule = Arc::new(schedule);
         let mut sampler = Sampler::new(schedule.clone());
 
-        let mut generator = noise::Generator::new(chunk_seed(self.options.seed, self.chunk_index));
-        let mut noise = generator.latents(shape, layout);
+        let mut generator = Generator::new(chunk_seed(self.options.seed, self.chunk_index));
+        let frames = vae::num_frames(&model.manifest().latents, t, self.chunk_index == 0);
+        let axes = Axes { latents: shape, frames };
+        let (mut noise, image_noise) = self.draw(&mut generator, axes, layout)?;
         let (mut sample, begin) = match start {
             Start::Noise(_) => {
                 if schedule.init_noise_sigma != 1.0 {
@@ -398,12 +412,11 @@ impl Diffuser {
                 (sample, begin)
             }
         };
-        let mut extras = self.condition(noise, shape, cancel)?;
+        let mut extras = self.condition(noise, image_noise, shape, cancel)?;
         if let (Some(first), Start::Noise(_)) = (extras.remove("latents"), start) {
             sample.copy_from_slice(first.f32()?);
         }
-        let frames = vae::num_frames(&model.manifest().latents, t, self.chunk_index == 0);
-        let chunk = Chunk { positive, negative, extras, axes: Axes { latents: shape, frames } };
+        let chunk = Chunk { positive, negative, extras, axes };
 
         let mut latents = Tensor::from_f32(&[1, c, t, h, w], sample.clone())?;
         let steps = schedule.len();
@@ -418,6 +431,7 @@ impl Diffuser {
         let mut cache = StepCache::new(self.options.cache_threshold);
         let (mut last_expert, mut skipped_steps) = (None, 0);
         for (index, &timestep) in schedule.timesteps.iter().enumerate().skip(begin) {
+            self.condition_step(&mut sample, timestep, &chunk, &mut generator, cancel)?;
             let scale = sampler.scale_model_input(index);
             for (input, x) in latents.f32_mut()?.iter_mut().zip(&sample) {
                 *input = x * scale;
@@ -467,6 +481,7 @@ impl Diffuser {
             self.close();
         }
         self.chunk_index += 1;
+        self.noise_position = Some(generator.position());
         self.skipped_steps = skipped_steps;
         Ok(sample)
     }
@@ -485,7 +500,8 @@ impl Diffuser {
         let guidance_scale = self.guidance_scale(expert);
         let parameters = chunk.parameters(&self.model, expert, &graph, filled)?;
         let pass = Pass { graph: &graph, latents, timestep, guidance_scale, parameters };
-        let run = |branch| prediction(self.run(&pass, chunk, branch, cancel)?, &graph, latents.f32()?.len());
+        let length = latents.f32()?.len();
+        let run = |branch| sized(self.run(&pass, chunk, branch, cancel)?, "prediction", &graph, length);
         let mut guided = run(0)?;
         if is_guided(&graph, guidance_scale) {
             let guidance = Guidance {
@@ -498,9 +514,71 @@ impl Diffuser {
         Ok(guided)
     }
 
+    /// Draws what a chunk starts from, `[C, T, h, w]`, and with an image the conditioner's `image_noise`: in the order of the
+    /// conditioner's inputs.
+    fn draw(
+        &self,
+        generator: &mut Generator,
+        axes: Axes,
+        layout: NoiseLayout,
+    ) -> Result<(Vec<f32>, Option<Tensor>)> {
+        let conditioner = self.model.manifest().conditioner.as_ref().filter(|_| self.image.is_some());
+        let signature = conditioner.map(|config| self.model.package().signature(&config.file));
+        let inputs = signature.map_or(&[][..], |signature| &signature.inputs);
+        let place = |name: &str| inputs.iter().position(|input| input.name == name);
+        let Some(index) = place("image_noise") else {
+            return Ok((generator.latents(axes.latents, layout), None));
+        };
+        let image_noise = |generator: &mut Generator| draw(&inputs[index], "conditioner", axes, generator);
+        if place("noise").is_none_or(|noise| noise < index) {
+            let noise = generator.latents(axes.latents, layout);
+            return Ok((noise, Some(image_noise(generator)?)));
+        }
+        let image_noise = image_noise(generator)?;
+        Ok((generator.latents(axes.latents, layout), Some(image_noise)))
+    }
+
+    /// Lets the conditioner's `step` change `sample` before a step, if there is one and there is an image.
+    fn condition_step(
+        &mut self,
+        sample: &mut [f32],
+        timestep: f32,
+        chunk: &Chunk,
+        generator: &mut Generator,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        let model = self.model.clone();
+        let step = model.manifest().conditioner.as_ref().and_then(|config| config.step.as_ref());
+        let Some(file) = step.filter(|_| self.image.is_some()) else { return Ok(()) };
+        let graph = match &self.conditioner_step {
+            Some(graph) => graph.clone(),
+            None => self.conditioner_step.insert(model.graph(file, cancel)?).clone(),
+        };
+        let [c, t, h, w] = chunk.axes.latents;
+        let latents = Tensor::from_f32(&[1, c, t, h, w], sample.to_vec())?;
+        let timestep = Tensor::from_f32(&[1], vec![timestep])?;
+        let noise = graph.signature().input("noise");
+        let noise = noise.map(|input| draw(input, graph.name(), chunk.axes, generator)).transpose()?;
+        let given = |name: &str| chunk.extras.contains_key(name);
+        let filled = parameters::fill(&graph, &model.manifest().parameters, chunk.axes, given)?;
+        let mut feeds: Feeds =
+            chunk.extras.iter().chain(&filled).map(|(name, tensor)| (name.as_str(), tensor)).collect();
+        feeds.extend([("latents", &latents), ("timestep", &timestep)]);
+        feeds.extend(noise.as_ref().map(|noise| ("noise", noise)));
+        let changed = sized(graph.run(&feeds, cancel)?, "sample", &graph, sample.len())?;
+        sample.copy_from_slice(changed.f32()?);
+        Ok(())
+    }
+
     /// Returns what the conditioner gives for the image and `noise` `[C, T, h, w]`: the first sample `latents`, and extras for the
     /// denoisers. Without a conditioner or an image that is nothing.
-    fn condition(&mut self, noise: Vec<f32>, shape: [usize; 4], cancel: &Cancel) -> Result<Tensors> {
+    fn condition(
+        &mut self,
+        noise: Vec<f32>,
+        image_noise: Option<Tensor>,
+        shape: [usize; 4],
+        cancel: &Cancel,
+    ) -> Result<Tensors> {
         let model = self.model.clone();
         let Some(config) = &model.manifest().conditioner else { return Ok(Tensors::new()) };
         if self.image.is_none() {
@@ -521,8 +599,9 @@ impl Diffuser {
         let length = noise.len();
         let noise = Tensor::from_f32(&[1, c, t, h, w], noise)?;
         let mut feeds = Feeds::from([("image", image), ("noise", &noise)]);
+        feeds.extend(image_noise.as_ref().map(|noise| ("image_noise", noise)));
         let axes = Axes { latents: shape, frames: 1 };
-        let given = |name: &str| ["image", "noise"].contains(&name);
+        let given = |name: &str| ["image", "noise", "image_noise"].contains(&name);
         let filled = parameters::fill(&graph, &model.manifest().parameters, axes, given)?;
         feeds.extend(filled.iter().map(|(name, tensor)| (name.as_str(), tensor)));
         let outputs = graph.run(&feeds, cancel)?;
@@ -623,16 +702,24 @@ fn is_guided(graph: &Graph, guidance_scale: f32) -> bool {
     guidance_scale > 1.0 && graph.signature().input(GUIDANCE_SCALE).is_none()
 }
 
-/// Returns the output `prediction` if it has `length` values.
-fn prediction(mut outputs: Tensors, graph: &Graph, length: usize) -> Result<Tensor> {
-    let what = || format!("output `prediction` of graph `{}`", graph.name());
-    let Some(prediction) = outputs.remove("prediction") else {
+/// Returns the output `name` if it has `length` values.
+fn sized(mut outputs: Tensors, name: &str, graph: &Graph, length: usize) -> Result<Tensor> {
+    let what = || format!("output `{name}` of graph `{}`", graph.name());
+    let Some(output) = outputs.remove(name) else {
         return Err(Error::shape(what(), "missing", "a tensor of that name"));
     };
-    match prediction.f32()?.len() {
-        found if found == length => Ok(prediction),
+    match output.f32()?.len() {
+        found if found == length => Ok(output),
         found => Err(Error::shape(what(), found, format!("{length} values"))),
     }
+}
+
+/// Returns as much noise as `input` of `graph` takes, drawn in the order of its axes.
+fn draw(input: &TensorInfo, graph: &str, axes: Axes, generator: &mut Generator) -> Result<Tensor> {
+    let shape = axes.shape_of(input, graph)?;
+    let mut noise = vec![0.0; shape.iter().product()];
+    generator.randn(&mut noise);
+    Tensor::from_f32(&shape, noise)
 }
 
 fn no_negative() -> Error {

@@ -31,18 +31,46 @@ use crate::package::NoiseLayout;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Generator {
+    seed: u64,
     engine: Mt19937,
     /// The second number of the last pair that the scalar path drew and hasn't handed out yet.
     spare: Option<f64>,
 }
 
+/// Where a generator stands: its seed, and how many of the engine's 32-bit numbers were drawn since.
+///
+/// It takes the place of a generator where who goes on drawing is not who began: [`Generator::at`] goes on from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The seed, of which the lower 32 bits count.
+    pub seed: u64,
+    /// The numbers drawn.
+    pub drawn: u64,
+}
+
 impl Generator {
+    /// Returns a generator that goes on from `position`, as fast as it would draw up to there.
+    ///
+    /// A number that draws below 16 left over is forgotten.
+    pub fn at(position: Position) -> Self {
+        let mut generator = Self::new(position.seed);
+        for _ in 0..position.drawn {
+            generator.engine.next_u32();
+        }
+        generator
+    }
+
+    /// Returns where it stands.
+    pub fn position(&self) -> Position {
+        Position { seed: self.seed, drawn: self.engine.drawn() }
+    }
+
     /// Returns a generator in the state that `manual_seed(seed)` leaves.
     ///
     /// Every `seed` is valid, but only its lower 32 bits count, as in PyTorch: seeds that are 2³² apart give the same
     /// noise. A negative seed of Python's is its two's complement here, `-1` is [`u64::MAX`].
     pub fn new(seed: u64) -> Self {
-        Self { engine: Mt19937::new(seed as u32), spare: None }
+        Self { seed, engine: Mt19937::new(seed as u32), spare: None }
     }
 
     /// Fills `out` with the next `out.len()` normal numbers, mean 0 and standard deviation 1.
@@ -162,6 +190,7 @@ fn box_muller(block: &mut [f32; BLOCK]) {
 struct Mt19937 {
     state: [u32; Self::N],
     next: usize,
+    twists: u64,
 }
 
 impl Mt19937 {
@@ -174,7 +203,7 @@ impl Mt19937 {
             let previous = state[i - 1];
             state[i] = (previous ^ (previous >> 30)).wrapping_mul(1_812_433_253).wrapping_add(i as u32);
         }
-        Self { state, next: Self::N }
+        Self { state, next: Self::N, twists: 0 }
     }
 
     fn twist(&mut self) {
@@ -184,6 +213,12 @@ impl Mt19937 {
             self.state[i] = self.state[(i + Self::M) % Self::N] ^ (joined >> 1) ^ odd;
         }
         self.next = 0;
+        self.twists += 1;
+    }
+
+    /// Returns how many numbers it has given.
+    fn drawn(&self) -> u64 {
+        (self.twists * Self::N as u64 + self.next as u64) - Self::N as u64
     }
 
     fn next_u32(&mut self) -> u32 {
@@ -255,6 +290,20 @@ mod tests {
         assert_eq!(latents, drawn.permuted_axes(vec![1, 0, 2, 3]).as_standard_layout());
         let same = Generator::new(7).latents([2, 3, 2, 4], NoiseLayout::ChannelsFirst);
         assert!(same.iter().eq(randn(&[2, 3, 2, 4], 7).iter()));
+    }
+
+    #[test]
+    fn a_generator_goes_on_from_where_another_stands() {
+        for drawn in [0, 16, 21, 624, 2000] {
+            let mut begun = Generator::new(5);
+            begun.randn(&mut vec![0.0; drawn]);
+            let mut other = Generator::at(begun.position());
+            assert_eq!(other.position(), begun.position());
+            let (mut rest, mut same) = ([0.0; 40], [0.0; 40]);
+            begun.randn(&mut rest);
+            other.randn(&mut same);
+            assert_eq!(rest, same, "after {drawn} numbers");
+        }
     }
 
     #[test]

@@ -16,6 +16,17 @@ pub(crate) struct Axes {
 }
 
 impl Axes {
+    /// Returns the shape that `input` of `graph` has here.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] names an input with an axis of unknown length; the package's check leaves none.
+    pub(crate) fn shape_of(&self, input: &TensorInfo, graph: &str) -> Result<Vec<usize>> {
+        self.shape(input).ok_or_else(|| {
+            let what = format!("input `{}` of graph `{graph}`", input.name);
+            Error::shape(what, &input.axes, "axes that are numbers or called B, C, T, H, W or F")
+        })
+    }
+
     fn shape(&self, input: &TensorInfo) -> Option<Vec<usize>> {
         let [c, t, h, w] = self.latents;
         let named = |name: &str| match name {
@@ -34,7 +45,7 @@ impl Axes {
 /// Returns the inputs of `graph` that `parameters` fill: those of these names that are not `given`.
 ///
 /// # Errors
-/// [`Error::Shape`] names an input with an axis of unknown length; the package's check leaves none.
+/// As [`Axes::shape_of`].
 pub(crate) fn fill(
     graph: &Graph,
     parameters: &BTreeMap<String, f32>,
@@ -44,11 +55,7 @@ pub(crate) fn fill(
     let mut filled = Tensors::new();
     for input in graph.signature().inputs.iter().filter(|input| !given(&input.name)) {
         let Some(value) = parameters.get(&input.name) else { continue };
-        let unknown = || {
-            let what = format!("input `{}` of graph `{}`", input.name, graph.name());
-            Error::shape(what, &input.axes, "axes that are numbers or called B, C, T, H, W or F")
-        };
-        let shape = axes.shape(input).ok_or_else(unknown)?;
+        let shape = axes.shape_of(input, graph.name())?;
         let length = shape.iter().product();
         filled.insert(input.name.clone(), Tensor::from_f32(&shape, vec![*value; length])?);
     }

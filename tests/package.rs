@@ -130,6 +130,14 @@ fn every_input_of_every_graph_has_to_come_from_somewhere() {
         let error = wrong("tiny-guest", from, to);
         assert!(words.iter().all(|word| error.contains(word)), "{from} -> {to}: {error}");
     }
+    // A conditioner's step is held against its role, too.
+    for (step, words) in [
+        ("conditioner.onnx", ["conditioner.onnx", "`latents`", "no input"]),
+        ("decoder.onnx", ["decoder.onnx", "`decode_noise`", "[parameters]"]),
+    ] {
+        let error = wrong("tiny-guest", "required = false", &format!("required = false\nstep = \"{step}\""));
+        assert!(words.iter().all(|word| error.contains(word)), "{step}: {error}");
+    }
     let unneeded = util::copy_of("tiny-guest");
     util::edit(&unneeded, "model.toml", "required = false", "required = true");
     util::edit(&unneeded, "model.toml", "condition_mask = 1.0\n", "");

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, Once};
 
 use gst::prelude::*;
+use latentflow::noise::Position;
 use latentflow::package::Package;
 use latentflow::schedule::SchedulerConfig;
 use latentflow::text::PromptTokenizer;
@@ -146,8 +147,8 @@ impl Instance {
             reference.check_tokens(&model);
             let embeds = text.encode(&case.prompt, Some(&case.negative_prompt), &Cancel::new()).unwrap();
             reference.check_embeds(&embeds);
-            let latents = reference.check_latents(&model, &embeds);
-            reference.check_frames(&model, &latents);
+            let (latents, noise) = reference.check_latents(&model, &embeds);
+            reference.check_frames(&model, &latents, noise);
             if case.scheduler.is_none() {
                 reference.check_elements(self.folder.path());
             }
@@ -204,7 +205,7 @@ impl CaseReference<'_> {
         }
     }
 
-    fn check_latents(&self, model: &Arc<Model>, embeds: &PromptEmbeds) -> Vec<f32> {
+    fn check_latents(&self, model: &Arc<Model>, embeds: &PromptEmbeds) -> (Vec<f32>, Position) {
         let case = self.case;
         let mut options = DiffuseOptions::new(model);
         (options.width, options.height) = (case.width, case.height);
@@ -232,13 +233,13 @@ impl CaseReference<'_> {
             let what = self.said(&format!("latents after step {}", index + 1));
             close(step, expected, LATENTS * largest(expected), &what);
         }
-        latents
+        (latents, diffuser.noise_position().unwrap())
     }
 
-    fn check_frames(&self, model: &Arc<Model>, latents: &[f32]) {
+    fn check_frames(&self, model: &Arc<Model>, latents: &[f32], noise: Position) {
         let mut decoder =
             Decoder::new(model.clone(), self.case.width, self.case.height, Tiling::Off).unwrap();
-        decoder.set_seed(self.case.seed);
+        decoder.set_noise_position(noise);
         let frames = decoder.decode(latents, &Cancel::new()).unwrap();
         assert_eq!(frames.len(), self.case.num_frames);
         let found: Vec<f32> =

@@ -1,6 +1,12 @@
-//! Floats in buffers: latents cross a pad as they are, without a copy.
+//! Floats in buffers: latents cross a pad as they are, without a copy, and say where their noise ended.
 
+use std::sync::Once;
+
+use latentflow::noise::Position;
 use latentflow::{Error, Result};
+
+/// A custom meta with `seed` and `drawn`, for decoders that go on drawing.
+const NOISE_META: &str = "LatentNoiseMeta";
 
 /// A vector of floats that GStreamer sees as bytes.
 struct Floats(Vec<f32>);
@@ -38,9 +44,37 @@ pub fn floats_in(bytes: &[u8], expected: Option<usize>) -> Result<std::borrow::C
     })
 }
 
+/// Says in `buffer` where the noise of its latents ended.
+pub fn set_noise_position(buffer: &mut gst::BufferRef, position: Position) {
+    static REGISTERED: Once = Once::new();
+    // Without tags it stays on all copies.
+    REGISTERED.call_once(|| gst::meta::CustomMeta::register(NOISE_META, &[]));
+    if let Ok(mut meta) = gst::meta::CustomMeta::add(buffer, NOISE_META) {
+        meta.mut_structure().set("seed", position.seed);
+        meta.mut_structure().set("drawn", position.drawn);
+    }
+}
+
+/// Returns where the noise of the latents in `buffer` ended, if it says so.
+pub fn noise_position(buffer: &gst::BufferRef) -> Option<Position> {
+    let meta = gst::meta::CustomMeta::from_buffer(buffer, NOISE_META).ok()?;
+    let number = |name| meta.structure().get::<u64>(name).ok();
+    Some(Position { seed: number("seed")?, drawn: number("drawn")? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_buffer_and_its_copies_say_where_the_noise_ended() {
+        gst::init().unwrap();
+        let mut buffer = buffer_from_floats(vec![1.0]);
+        assert_eq!(noise_position(&buffer), None);
+        let position = Position { seed: u64::MAX, drawn: 7 };
+        set_noise_position(buffer.get_mut().unwrap(), position);
+        assert_eq!(noise_position(&buffer.copy()), Some(position));
+    }
 
     #[test]
     fn floats_come_back_as_they_went_in() {

@@ -251,8 +251,16 @@ pub struct DenoiserConfig {
 pub struct ConditionerConfig {
     /// The ONNX file.
     pub file: PathBuf,
+    /// The ONNX file that changes the sample before each step, if there is one.
+    pub step: Option<PathBuf>,
     /// Whether the model can't do without an image.
     pub required: bool,
+}
+
+impl ConditionerConfig {
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        std::iter::once(self.file.as_path()).chain(self.step.as_deref())
+    }
 }
 
 /// One half of the video compression network: a graph for whole clips, a pair that streams, or both.
@@ -347,7 +355,7 @@ impl Manifest {
         let encoders = self.text_encoders.iter().map(|e| e.file.as_path());
         let denoisers = self.denoisers.iter().map(|d| d.file.as_path());
         let codecs = [&self.decoder, &self.encoder].into_iter().flatten().flat_map(CodecConfig::files);
-        let conditioner = self.conditioner.iter().map(|c| c.file.as_path());
+        let conditioner = self.conditioner.iter().flat_map(ConditionerConfig::files);
         let mut files: Vec<&Path> = Vec::new();
         for file in encoders.chain(denoisers).chain(conditioner).chain(codecs) {
             if !files.contains(&file) {

@@ -9,8 +9,17 @@ use crate::error::{Error, Result};
 use crate::onnx::{ElementType, Signature, TensorInfo};
 
 /// Names that the runtime gives to graphs, which no output of a text encoder or conditioner may have.
-const OWN: [&str; 8] =
-    ["latents", "timestep", "guidance_scale", "frame_rate", "image", "noise", "decode_noise", "prediction"];
+const OWN: [&str; 9] = [
+    "latents",
+    "timestep",
+    "guidance_scale",
+    "frame_rate",
+    "image",
+    "noise",
+    "image_noise",
+    "decode_noise",
+    "prediction",
+];
 
 /// The axes whose lengths are known wherever a parameter is filled in.
 const AXES: [&str; 6] = ["B", "C", "T", "H", "W", "F"];
@@ -97,11 +106,27 @@ impl<'a> Check<'a> {
             match input.name.as_str() {
                 "image" => (),
                 "noise" => graph.input("noise", ElementType::F32, &latents)?,
+                "image_noise" => graph.fillable(input, "noise")?,
                 _ => graph.parameter(input)?,
             }
         }
         graph.output("latents", 5)?;
-        graph.offer(&conditioner.file, &["latents"], !conditioner.required, offers)
+        graph.offer(&conditioner.file, &["latents"], !conditioner.required, offers)?;
+        let Some(step) = &conditioner.step else { return Ok(()) };
+        let step = self.graph(step);
+        step.input("latents", ElementType::F32, &latents)?;
+        for input in &step.signature.inputs {
+            match input.name.as_str() {
+                "latents" => (),
+                "timestep" => step.input("timestep", ElementType::F32, &[None])?,
+                "noise" => step.fillable(input, "noise")?,
+                name => match offers.get(name).filter(|offer| offer.file == conditioner.file) {
+                    Some(offer) => step.given(input, offer)?,
+                    None => step.parameter(input)?,
+                },
+            }
+        }
+        step.output("sample", 5)
     }
 
     fn denoisers(&self, offers: &Offers) -> Result<()> {
@@ -257,13 +282,20 @@ impl<'a> GraphCheck<'a> {
     }
 
     /// `input` is what another graph gives.
-    fn taken(&self, input: &TensorInfo, offer: &Offer) -> Result<()> {
-        let Offer { tensor, file, optional } = offer;
+    fn given(&self, input: &TensorInfo, offer: &Offer) -> Result<()> {
+        let Offer { tensor, file, .. } = offer;
         self.find_input(&input.name, tensor.element_type)?;
         if !tensor.shape.is_empty() && !fits(&input.shape, &tensor.shape) {
             let expected = format!("{}, as {} gives it,", shape_text(&tensor.shape), file.display());
             return Err(self.wrong(&input.name, &input.shape, &expected));
         }
+        Ok(())
+    }
+
+    /// `input` is what another graph gives, or a number where that does not run.
+    fn taken(&self, input: &TensorInfo, offer: &Offer) -> Result<()> {
+        self.given(input, offer)?;
+        let Offer { file, optional, .. } = offer;
         if *optional && !self.m.parameters.contains_key(&input.name) {
             let reason = format!(
                 "its input `{}` comes of {} alone, which runs only with an image; give it a number in [parameters], or say \
@@ -281,6 +313,11 @@ impl<'a> GraphCheck<'a> {
         if !self.m.parameters.contains_key(&input.name) {
             return Err(self.not_provided(&input.name));
         }
+        self.fillable(input, "a number of [parameters]")
+    }
+
+    /// `input` has a known shape, to be filled with what `filling` says.
+    fn fillable(&self, input: &TensorInfo, filling: &str) -> Result<()> {
         if !is_fillable(input) {
             let named = input.shape.iter().zip(&input.axes);
             let axes: Vec<Cow<str>> = named
@@ -291,8 +328,7 @@ impl<'a> GraphCheck<'a> {
                 })
                 .collect();
             let reason = format!(
-                "its input `{}` is {:?} [{}], and a number of [parameters] can fill F32 alone, with axes that are numbers or \
-                 called {}",
+                "its input `{}` is {:?} [{}], and {filling} can fill F32 alone, with axes that are numbers or called {}",
                 input.name,
                 input.element_type,
                 axes.join(","),

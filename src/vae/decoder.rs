@@ -8,7 +8,7 @@ use super::{Geometry, num_frames};
 use crate::denoise::DEFAULT_SEED;
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::noise::{Generator, chunk_seed};
+use crate::noise::{Generator, Position};
 use crate::package::NoiseLayout;
 use crate::parameters::Axes;
 use crate::runtime::{Cancel, ExecutionProvider, Tensor};
@@ -40,23 +40,12 @@ pub struct Decoder {
     noise: Option<DecodeNoise>,
 }
 
-/// The noise of a scene's chunks.
+/// The noise of a chunk.
 #[derive(Debug)]
 struct DecodeNoise {
     layout: NoiseLayout,
-    seed: u64,
-    chunk_index: u64,
+    position: Position,
     input: Option<Tensor>,
-}
-
-impl DecodeNoise {
-    /// Returns that of the next chunk: what the generator of its latents gives after these.
-    fn next(&mut self, shape: [usize; 4]) -> Vec<f32> {
-        let mut generator = Generator::new(chunk_seed(self.seed, self.chunk_index));
-        self.chunk_index += 1;
-        generator.latents(shape, self.layout);
-        generator.latents(shape, self.layout)
-    }
 }
 
 impl Decoder {
@@ -72,17 +61,18 @@ impl Decoder {
         let states = layout.tiles().map(|_| None).collect();
         let noise = codec.takes("decode_noise").then(|| DecodeNoise {
             layout: model.manifest().latents.noise_layout,
-            seed: DEFAULT_SEED,
-            chunk_index: 0,
+            position: Position { seed: DEFAULT_SEED, drawn: 0 },
             input: None,
         });
         Ok(Self { geometry, codec, layout, states, input: None, noise })
     }
 
-    /// Sets the seed of the noise that some networks add; [`DEFAULT_SEED`] at first. It should be that of the latents.
-    pub fn set_seed(&mut self, seed: u64) {
+    /// Says where the noise that some networks add begins, for the chunks to come: at
+    /// [`Diffuser::noise_position`](crate::Diffuser::noise_position) after their latents were made. At first it is the beginning of
+    /// [`DEFAULT_SEED`].
+    pub fn set_noise_position(&mut self, position: Position) {
         if let Some(noise) = &mut self.noise {
-            noise.seed = seed;
+            noise.position = position;
         }
     }
 
@@ -123,9 +113,6 @@ impl Decoder {
     /// Forgets the scene: the next chunk starts a new one.
     pub fn reset(&mut self) {
         self.states.fill_with(|| None);
-        if let Some(noise) = &mut self.noise {
-            noise.chunk_index = 0;
-        }
     }
 
     /// Returns the frames of a chunk of latents `[C,T,h,w]`, T being any number that the model takes; with an error the scene is
@@ -179,7 +166,10 @@ impl Decoder {
         }
         let count = latents.len() / one;
         let pieces = self.codec.pieces(count, self.is_first())?;
-        let noise = self.noise.as_mut().map(|noise| noise.next([channels, count, h, w]));
+        let drawn = |noise: &DecodeNoise| {
+            Generator::at(noise.position).latents([channels, count, h, w], noise.layout)
+        };
+        let noise = self.noise.as_ref().map(drawn);
         let mut start = 0;
         for piece in pieces {
             let part = |whole| super::latent_frames(whole, channels, plane, start, piece);

@@ -11,7 +11,7 @@ use gst_base::subclass::base_transform::GenerateOutputSuccess;
 use gst_base::subclass::prelude::*;
 use gst_video::prelude::*;
 use latentflow::vae::{Decoder, Frames};
-use latentflow::{Cancel, DEFAULT_SEED, Error, Model, vae};
+use latentflow::{Cancel, Error, Model, vae};
 
 use crate::caps::{self, LatentInfo};
 use crate::frame_times::{FrameTimes, shown_frames};
@@ -22,16 +22,6 @@ use crate::latent;
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("vaedecode", gst::DebugColorFlags::empty(), Some("Latents to video"))
 });
-
-struct Settings {
-    seed: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { seed: DEFAULT_SEED }
-    }
-}
 
 /// What the negotiated caps made.
 struct Stream {
@@ -81,10 +71,6 @@ pub struct VaeDecode {
     #[property(name = "tile-overlap", get, set, type = u32, member = overlap, default = 64, maximum = 8192,
         mutable_ready, nick = "Tile overlap", blurb = "Pixels that neighbouring tiles share, where they are blended")]
     tile_settings: Mutex<TileSettings>,
-    #[property(name = "seed", get, set, type = u64, member = seed, default = DEFAULT_SEED, mutable_playing,
-        nick = "Seed", blurb = "Decides the noise that the decoders of some models add; to be that of latentdiffuse. Takes \
-        effect at the next chunk")]
-    settings: Mutex<Settings>,
     #[property(name = "active-execution-provider", get, type = Option<String>,
         nick = "Active execution provider", blurb = "Where the decoder runs, once it is open")]
     active_execution_provider: Mutex<Option<String>>,
@@ -367,14 +353,15 @@ impl VaeDecode {
 
     /// Decodes the chunk in `buffer` and pushes its frames as they come, or, where the decoder is to close first, in the end.
     fn decode(&self, stream: &mut Stream, buffer: &gst::BufferRef) -> Result<(), Failure> {
-        let seed = self.settings.lock().unwrap_or_else(PoisonError::into_inner).seed;
         let Stream { model, keep_loaded, .. } = stream;
         let (model, keep_loaded) = (model.clone(), *keep_loaded);
         let is_discont = buffer.flags().contains(gst::BufferFlags::DISCONT);
         if is_discont {
             stream.decoder.reset();
         }
-        stream.decoder.set_seed(seed);
+        if let Some(position) = latent::noise_position(buffer) {
+            stream.decoder.set_noise_position(position);
+        }
         let map = buffer.map_readable().map_err(|e| glue::unreadable(&e))?;
         let [c, _, h, w] = stream.decoder.latent_shape(1);
         let one = c * h * w * size_of::<f32>();

@@ -452,7 +452,7 @@ impl LatentDiffuse {
             diffuser.close();
         }
         let latents = latents.map_err(|e| self.fail(&e))?;
-        let skipped_steps = diffuser.skipped_steps();
+        let (skipped_steps, noise) = (diffuser.skipped_steps(), diffuser.noise_position());
         drop((turn, slot));
         if settings.transition_chunks > 0 && manifest.stream.is_some() {
             self.lock().transition.keep(&latents);
@@ -464,6 +464,9 @@ impl LatentDiffuse {
             buffer.set_duration(work.duration);
             buffer.set_offset(work.first_frame);
             buffer.set_offset_end(work.first_frame + work.frames);
+            if let Some(noise) = noise {
+                latent::set_noise_position(buffer, noise);
+            }
             if work.scene_start {
                 buffer.set_flags(gst::BufferFlags::DISCONT);
             }
