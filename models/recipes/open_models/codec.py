@@ -32,9 +32,27 @@ class Scaling(nn.Module):
         return (latents - self.add) / self.mul
 
 
+class Direction(nn.Module):
+    """A codec's method `decode` or `encode` as a module."""
+
+    def __init__(self, codec: nn.Module, direction: str):
+        super().__init__()
+        self.codec, self.direction = codec, direction
+
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(self.codec, self.direction)(x)
+
+
 def is_first_frame(x: Tensor) -> Tensor:
     """[1,1,T,1,1] of booleans, true at the first of the frames of `x` [B,C,T,H,W]."""
     return (torch.arange(x.shape[2]) == 0).view(1, 1, -1, 1, 1)
+
+
+def begin_with(given: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Noise [B,C,T,H,W] with `given` [B,C,1,H,W] as its first latent frame, and a mask [B,1,T,H,W]: 0 there, 1 elsewhere."""
+    first = is_first_frame(noise)
+    mask = (~first).to(noise.dtype).expand(noise.shape[0], 1, -1, noise.shape[3], noise.shape[4])
+    return torch.where(first, given, noise), mask
 
 
 def sizes(spatial: int, temporal: int, *cells: tuple[int, int, int, int]) -> list[Sizes]:

@@ -41,6 +41,11 @@ def padding_mask(shape, generator):
     return (torch.arange(shape[1])[None] < length).long()
 
 
+def padding_numbers(shape, generator):
+    """The same as real numbers, as denoisers take it."""
+    return padding_mask(shape, generator).float()
+
+
 def first_given(shape, generator):
     """A condition mask: 0 in the first latent frame, which is given, and 1 elsewhere."""
     mask = torch.ones(shape)

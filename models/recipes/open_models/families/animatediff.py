@@ -1,16 +1,12 @@
 """AnimateDiff: a UNet of Stable Diffusion with motion modules; text to video."""
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from .. import clip
-from ..graph import LATENTS, Graph, Input, Part, timesteps
-from . import kl_codec
-from .base import Family
-from .stable_diffusion import defaults, image_tables
+from ..graph import LATENTS, Graph
+from .stable_diffusion import StableDiffusion, unet_inputs
 
 SIZES = ({"B": 2, "T": 6, "H": 8, "W": 16, "L": 77}, {"B": 1, "T": 3, "H": 16, "W": 8, "L": 77}, {"B": 1, "T": 8, "H": 8, "W": 8, "L": 77})
 
@@ -27,38 +23,17 @@ class MotionUNet(nn.Module):
         return self.net(latents, timestep, each, return_dict=False)[0]
 
 
-class AnimateDiff(Family):
-    """AnimateDiffPipeline."""
+class AnimateDiff(StableDiffusion):
+    """AnimateDiffPipeline: Stable Diffusion's parts around a UNet of videos."""
 
     pipelines = ("AnimateDiffPipeline",)
 
-    def parts(self) -> Sequence[Part]:
-        return [
-            Part("text_encoder", ["text_encoder"], lambda encoder: [clip.graph(encoder)]),
-            Part("denoiser", ["unet"], lambda net: [self.denoiser(net)]),
-            Part("codec", ["vae"], kl_codec.graphs, codec=True),
-        ]
-
     def denoiser(self, net: nn.Module) -> Graph:
-        config = net.config
-        inputs = [
-            Input("latents", LATENTS(config.in_channels)),
-            Input("timestep", ("B",), timesteps, exact=True),
-            Input("prompt_embeds", ("B", "L", config.cross_attention_dim)),
-        ]
-        return Graph("denoiser.onnx", MotionUNet(net), inputs, {"prediction": LATENTS(config.out_channels)}, SIZES)
+        return Graph("denoiser.onnx", MotionUNet(net), unet_inputs(net, "T"), {"prediction": LATENTS(net.config.out_channels)}, SIZES)
 
     def manifest(self) -> dict[str, Any]:
-        tables = image_tables(self.source)
+        manifest = super().manifest()
         longest = self.source.config("unet")["motion_max_seq_length"]
-        tables["video"] |= {"frame_rate": {"min": "1/1", "max": "60/1", "default": "8/1"},
-                            "num_frames": {"min": 1, "max": longest, "default": min(16, longest)}}
-        return {
-            "text_encoders": [self.text_encoder(self.source.config("text_encoder")["max_position_embeddings"])],
-            **tables,
-            "denoisers": [{"file": "denoiser.onnx"}],
-            "decoder": {"file": "decoder.onnx"},
-            "encoder": {"file": "encoder.onnx"},
-            "scheduler": self.scheduler(),
-            "defaults": defaults(self.scheduler(), 50, 7.5),
-        }
+        manifest["video"] |= {"frame_rate": {"min": "1/1", "max": "60/1", "default": "8/1"},
+                              "num_frames": {"min": 1, "max": longest, "default": min(16, longest)}}
+        return manifest

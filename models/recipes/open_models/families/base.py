@@ -1,11 +1,13 @@
 """What a family of pipelines tells the exporter."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from torch import nn
+
 from .. import scheduler, tokenizer
-from ..graph import Part
+from ..graph import Graph, Part
 from ..options import Options
 from ..source import Source
 
@@ -23,6 +25,17 @@ class Family:
         self.source, self.options = source, options
 
     def parts(self) -> Sequence[Part]:
+        raise NotImplementedError
+
+    def usual_parts(self, text_encoder: Callable[[nn.Module], Graph], denoiser: str, codec: Callable[..., Sequence[Graph]]) -> list[Part]:
+        """The parts of a pipeline with one text encoder, one denoiser and the codec's graphs; `denoiser` is the component's name."""
+        return [
+            Part("text_encoder", ["text_encoder"], lambda encoder: [text_encoder(encoder)]),
+            Part("denoiser", [denoiser], lambda net: [self.denoiser(net)]),
+            Part("codec", ["vae"], codec, codec=True),
+        ]
+
+    def denoiser(self, net: nn.Module) -> Graph:
         raise NotImplementedError
 
     def manifest(self) -> dict[str, Any]:

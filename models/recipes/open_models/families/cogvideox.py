@@ -126,11 +126,7 @@ class CogVideoX(Family):
     pipelines = ("CogVideoXPipeline",)
 
     def parts(self) -> Sequence[Part]:
-        return [
-            Part("text_encoder", ["text_encoder"], lambda encoder: [text.t5_graph(encoder, masked=False)]),
-            Part("denoiser", ["transformer"], lambda net: [self.denoiser(net)]),
-            Part("codec", ["vae"], cogvideox_codec.graphs, codec=True),
-        ]
+        return self.usual_parts(lambda encoder: text.t5_graph(encoder, masked=False), "transformer", cogvideox_codec.graphs)
 
     def denoiser(self, net: nn.Module) -> Graph:
         axes = LATENTS(net.config.in_channels)

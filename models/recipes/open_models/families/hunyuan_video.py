@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import text
-from ..graph import LATENTS, Graph, Input, Part, constant, padding_mask, timesteps
+from ..graph import LATENTS, Graph, Input, Part, constant, padding_mask, padding_numbers, timesteps
 from ..rope import rotate_pairs
 from . import hunyuan_video_codec
 from .base import Family
@@ -181,7 +181,7 @@ class HunyuanVideo(Family):
             Input("latents", LATENTS(config.in_channels)),
             Input("timestep", ("B",), timesteps, exact=True),
             Input("prompt_embeds", ("B", "L", config.text_embed_dim)),
-            Input("prompt_mask", ("B", "L"), lambda *args: padding_mask(*args).float()),
+            Input("prompt_mask", ("B", "L"), padding_numbers),
             Input("pooled_prompt_embeds", ("B", config.pooled_projection_dim)),
         ]
         if config.guidance_embeds:

@@ -6,7 +6,7 @@ from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..codec import Scaling, from_frames, sizes, to_frames
+from ..codec import Direction, Scaling, from_frames, sizes, to_frames
 from ..graph import FRAMES, LATENTS, Graph, Input, uniform
 
 
@@ -67,17 +67,6 @@ def upsample(layer: nn.Module, x: Tensor) -> Tensor:
         h, w = x.shape[3:]
         x = x.unsqueeze(3).expand(-1, -1, -1, factor_t, -1, -1).reshape(b, c, t * factor_t, h, w)[:, :, factor_t - 1 :]
     return layer.conv(x)
-
-
-class Direction(nn.Module):
-    """Decoder or encoder."""
-
-    def __init__(self, codec: HunyuanVideoCodec, direction: str):
-        super().__init__()
-        self.codec, self.direction = codec, direction
-
-    def forward(self, x: Tensor) -> Tensor:
-        return getattr(self.codec, self.direction)(x)
 
 
 def graphs(vae: AutoencoderKLHunyuanVideo) -> list[Graph]:

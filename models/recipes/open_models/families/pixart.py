@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import text
-from ..graph import Graph, Input, Part, padding_mask, timesteps
+from ..graph import Graph, Input, Part, padding_numbers, timesteps
 from . import kl_codec
 from .base import Family
 
@@ -62,11 +62,7 @@ class PixArt(Family):
     pipelines = ("PixArtSigmaPipeline",)
 
     def parts(self) -> Sequence[Part]:
-        return [
-            Part("text_encoder", ["text_encoder"], lambda encoder: [text.t5_graph(encoder, masked=True, returns_mask=True)]),
-            Part("denoiser", ["transformer"], lambda net: [self.denoiser(net)]),
-            Part("codec", ["vae"], kl_codec.graphs, codec=True),
-        ]
+        return self.usual_parts(lambda encoder: text.t5_graph(encoder, masked=True, returns_mask=True), "transformer", kl_codec.graphs)
 
     def denoiser(self, net: nn.Module) -> Graph:
         channels = net.config.in_channels
@@ -74,7 +70,7 @@ class PixArt(Family):
             Input("latents", ("B", channels, 1, "H", "W")),
             Input("timestep", ("B",), timesteps, exact=True),
             Input("prompt_embeds", ("B", "L", net.config.caption_channels)),
-            Input("prompt_mask", ("B", "L"), lambda *args: padding_mask(*args).float()),
+            Input("prompt_mask", ("B", "L"), padding_numbers),
         ]
 
         def reference(latents, timestep, prompt_embeds, mask):

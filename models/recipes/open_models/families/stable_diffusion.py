@@ -31,11 +31,7 @@ class StableDiffusion(Family):
     pipelines = ("StableDiffusionPipeline",)
 
     def parts(self) -> Sequence[Part]:
-        return [
-            Part("text_encoder", ["text_encoder"], lambda encoder: [clip.graph(encoder)]),
-            Part("denoiser", ["unet"], lambda net: [self.denoiser(net)]),
-            Part("codec", ["vae"], kl_codec.graphs, codec=True),
-        ]
+        return self.usual_parts(clip.graph, "unet", kl_codec.graphs)
 
     def denoiser(self, net: nn.Module) -> Graph:
         refuse_unusual(net.config)
@@ -53,11 +49,11 @@ class StableDiffusion(Family):
         }
 
 
-def unet_inputs(net: nn.Module) -> list[Input]:
-    """What a UNet of Stable Diffusion takes."""
+def unet_inputs(net: nn.Module, frames: int | str = 1) -> list[Input]:
+    """What a UNet of Stable Diffusion takes; `frames` is the length of the latents' time axis or its name."""
     config = net.config
     return [
-        Input("latents", ("B", config.in_channels, 1, "H", "W")),
+        Input("latents", ("B", config.in_channels, frames, "H", "W")),
         Input("timestep", ("B",), timesteps, exact=True),
         Input("prompt_embeds", ("B", "L", config.cross_attention_dim)),
     ]

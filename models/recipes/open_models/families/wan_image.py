@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from .. import scan
-from ..codec import from_frames, is_first_frame, sizes
+from ..codec import begin_with, from_frames, is_first_frame, sizes
 from ..graph import LATENTS, Graph, Input
 from ..images import ImageProcessor, pixels
 from . import wan_codec
@@ -25,9 +25,7 @@ class FirstFrame(nn.Module):
         self.codec = codec
 
     def forward(self, image: Tensor, noise: Tensor):
-        first = is_first_frame(noise)
-        mask = (~first).to(noise.dtype).expand(noise.shape[0], 1, -1, noise.shape[3], noise.shape[4])
-        return torch.where(first, self.codec.encode(image, Memory()), noise), mask
+        return begin_with(self.codec.encode(image, Memory()), noise)
 
 
 def first_frame(vae) -> Graph:
