@@ -42,6 +42,11 @@ fn wan_2_2_a14b_with_two_experts() {
 }
 
 #[test]
+fn wan_2_2_i2v_a14b_with_two_experts_and_an_image() {
+    Instance::unpack("wan2.2-i2v-a14b").matches_diffusers();
+}
+
+#[test]
 fn wan_2_2_5b_from_text_and_from_an_image() {
     Instance::unpack("wan2.2-5b").matches_diffusers();
 }

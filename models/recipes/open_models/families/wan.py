@@ -168,9 +168,11 @@ class Wan(Family):
         boundary, large = self.source.option("boundary_ratio"), not expand
         denoisers = [{"file": "denoiser.onnx"}]
         scheduler = self.scheduler()
+        guidance = 5.0
         if boundary is not None:
-            denoisers = [{"file": "denoiser.onnx", "min_timestep": boundary * scheduler["num_train_timesteps"], "guidance_scale": 4.0},
-                         {"file": "denoiser_2.onnx", "guidance_scale": 3.0}]
+            guidance, second = (3.5, 3.5) if self.concat else (4.0, 3.0)
+            denoisers = [{"file": "denoiser.onnx", "min_timestep": boundary * scheduler["num_train_timesteps"], "guidance_scale": guidance},
+                         {"file": "denoiser_2.onnx", "guidance_scale": second}]
         size = (832, 480) if large else (1280, 704)
         return {
             "text_encoders": [self.text_encoder(512, ["fix_text", "html_unescape", "strip", "collapse_whitespace", "strip"])],
@@ -185,5 +187,5 @@ class Wan(Family):
             "encoder": {"file": "encoder.onnx", "init": "encoder_init.onnx", "step": "encoder_step.onnx"},
             **({"parameters": {"condition_mask": 1.0}} if expand else {}),
             "scheduler": scheduler,
-            "defaults": {"num_inference_steps": 50, "guidance_scale": 4.0 if boundary is not None else 5.0},
+            "defaults": {"num_inference_steps": 50, "guidance_scale": guidance},
         }

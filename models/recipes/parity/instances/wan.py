@@ -1,4 +1,4 @@
-"""Wan 2.1 (text, image) and 2.2 (two experts; 5B with text or image)."""
+"""Wan 2.1 (text, image) and 2.2 (two experts, text or image; 5B with text or image)."""
 
 from diffusers import (AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanImageToVideoPipeline,
                        WanPipeline, WanTransformer3DModel)
@@ -56,6 +56,12 @@ def a14b() -> WanPipeline:
                        scheduler=unipc(3.0), boundary_ratio=0.875)
 
 
+def i2v_a14b() -> WanImageToVideoPipeline:
+    expert = lambda seed: transformer(seed, in_channels=12)
+    return WanImageToVideoPipeline(**text_parts(), vae=vae(12), transformer=expert(19), transformer_2=expert(20), scheduler=unipc(3.0),
+                                   boundary_ratio=0.9)
+
+
 def ti2v_5b() -> WanPipeline:
     return WanPipeline(**text_parts(), vae=residual_vae(17), transformer=transformer(18), scheduler=unipc(5.0),
                        expand_timesteps=True)
@@ -86,6 +92,10 @@ INSTANCES = [
     Instance("wan2.2-a14b", a14b, [
         Case("landscape", 64, 32, 9, num_inference_steps=4, guidance_scale=4.0, arguments=lambda: {"guidance_scale_2": 3.0}),
         Case("portrait", 32, 48, 5, num_inference_steps=6, guidance_scale=4.0, arguments=lambda: {"guidance_scale_2": 3.0}, **OTHER),
+    ], **READ),
+    Instance("wan2.2-i2v-a14b", i2v_a14b, [
+        Case("landscape", 64, 32, 9, num_inference_steps=4, guidance_scale=3.5, image=True),
+        Case("portrait", 32, 48, 5, num_inference_steps=6, guidance_scale=3.5, image=True, **OTHER),
     ], **READ),
     Instance("wan2.2-5b", ti2v_5b, [
         Case("landscape", 96, 64, 9),
