@@ -82,13 +82,23 @@ fn stable_diffusion_1_5_with_pndm_and_ddim() {
 }
 
 #[test]
-fn stable_diffusion_2_1_with_velocity_and_turbo() {
+fn stable_diffusion_2_1_with_velocity() {
     Instance::unpack("stable-diffusion-2.1").matches_diffusers();
 }
 
 #[test]
-fn stable_diffusion_xl_with_two_text_encoders_and_turbo() {
+fn sd_turbo_in_one_step_and_a_few() {
+    Instance::unpack("sd-turbo").matches_diffusers();
+}
+
+#[test]
+fn stable_diffusion_xl_with_two_text_encoders() {
     Instance::unpack("stable-diffusion-xl").matches_diffusers();
+}
+
+#[test]
+fn sdxl_turbo_in_one_step_and_a_few() {
+    Instance::unpack("sdxl-turbo").matches_diffusers();
 }
 
 #[test]

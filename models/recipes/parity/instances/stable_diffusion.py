@@ -1,8 +1,8 @@
-"""Stable Diffusion 1.5, and 2.1, whose network is also SD-Turbo's."""
+"""Stable Diffusion 1.5 and 2.1, and SD-Turbo, which has the network of 2.1."""
 
 import torch
-from diffusers import (AutoencoderKL, DDIMScheduler, DiffusionPipeline, EulerDiscreteScheduler, PNDMScheduler,
-                       StableDiffusionPipeline, UNet2DConditionModel)
+from diffusers import (AutoencoderKL, DDIMScheduler, DiffusionPipeline, EulerAncestralDiscreteScheduler, EulerDiscreteScheduler,
+                       PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel)
 
 from parity import text, tiny_tokenizers
 from parity.grid import randomize, soften
@@ -35,8 +35,12 @@ def ddim(**fields: object) -> DDIMScheduler:
     return DDIMScheduler(**BETAS, clip_sample=False, set_alpha_to_one=False, steps_offset=1, **fields)
 
 
-def turbo() -> EulerDiscreteScheduler:
-    return EulerDiscreteScheduler(**BETAS, timestep_spacing="trailing", steps_offset=1)
+def turbo(kind: type) -> EulerDiscreteScheduler | EulerAncestralDiscreteScheduler:
+    """Returns the scheduler of a Turbo model, of the configuration that is published with it."""
+    return kind.from_config({
+        **BETAS, "clip_sample": False, "interpolation_type": "linear", "num_train_timesteps": 1000, "prediction_type": "epsilon",
+        "sample_max_value": 1.0, "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1, "timestep_spacing": "trailing",
+        "trained_betas": None, "use_karras_sigmas": False})
 
 
 def sd15() -> StableDiffusionPipeline:
@@ -62,6 +66,16 @@ def embeds(result: tuple) -> tuple[dict, dict]:
 READ = dict(latents=latents, embeds=embeds)
 OTHER = dict(prompt=CHINESE, negative_prompt="")
 
+
+def turbo_cases() -> list[Case]:
+    """Returns what the Turbo models are made for: one step and a few, without guidance."""
+    return [
+        Case("landscape", 96, 64, negative_prompt="", num_inference_steps=1, guidance_scale=0.0),
+        Case("portrait", 64, 128, prompt=CHINESE, negative_prompt="", num_inference_steps=4, guidance_scale=0.0),
+        Case("two-steps", 96, 64, negative_prompt="", num_inference_steps=2, guidance_scale=0.0),
+    ]
+
+
 INSTANCES = [
     Instance("stable-diffusion-1.5", sd15, [
         Case("landscape", 96, 64, num_inference_steps=6, guidance_scale=7.5),
@@ -70,6 +84,6 @@ INSTANCES = [
     Instance("stable-diffusion-2.1", lambda: sd2(ddim(prediction_type="v_prediction")), [
         Case("landscape", 96, 64, guidance_scale=7.5),
         Case("portrait", 64, 128, guidance_scale=7.5, num_inference_steps=4, **OTHER),
-        Case("turbo", 96, 64, num_inference_steps=4, guidance_scale=0.0, scheduler=turbo),
     ], **READ),
+    Instance("sd-turbo", lambda: sd2(turbo(EulerDiscreteScheduler)), turbo_cases(), **READ),
 ]

@@ -1,19 +1,19 @@
-"""Stable Diffusion XL, whose network is also SDXL-Turbo's."""
+"""Stable Diffusion XL, and SDXL-Turbo, which has the same network."""
 
 from diffusers import EulerAncestralDiscreteScheduler, EulerDiscreteScheduler, StableDiffusionXLPipeline
 
 from parity import text, tiny_tokenizers
 from parity.instance import CHINESE, Case, Instance
-from parity.instances.stable_diffusion import BETAS, latents, unet, vae
+from parity.instances.stable_diffusion import BETAS, latents, turbo, turbo_cases, unet, vae
 
 HIDDEN = 32  # of the first text encoder; the second has 16 more
 
 
-def turbo() -> EulerAncestralDiscreteScheduler:
-    return EulerAncestralDiscreteScheduler(**BETAS, timestep_spacing="trailing", steps_offset=1)
+def base() -> EulerDiscreteScheduler:
+    return EulerDiscreteScheduler(**BETAS, timestep_spacing="leading", steps_offset=1)
 
 
-def pipeline() -> StableDiffusionXLPipeline:
+def pipeline(scheduler: object, force_zeros: bool) -> StableDiffusionXLPipeline:
     denoiser = unet(
         51, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), transformer_layers_per_block=(1, 1, 2),
@@ -22,7 +22,7 @@ def pipeline() -> StableDiffusionXLPipeline:
     return StableDiffusionXLPipeline(
         tokenizer=tiny_tokenizers.clip(), text_encoder=text.clip(52), tokenizer_2=tiny_tokenizers.clip("!"),
         text_encoder_2=text.clip(53, "gelu", projection_dim=48, hidden_size=48), unet=denoiser, vae=vae(54, 0.13025),
-        scheduler=EulerDiscreteScheduler(**BETAS, timestep_spacing="leading", steps_offset=1), force_zeros_for_empty_prompt=True)
+        scheduler=scheduler, force_zeros_for_empty_prompt=force_zeros)
 
 
 def embeds(result: tuple) -> tuple[dict, dict]:
@@ -39,9 +39,13 @@ def embeds(result: tuple) -> tuple[dict, dict]:
 READ = dict(latents=latents, embeds=embeds)
 
 INSTANCES = [
-    Instance("stable-diffusion-xl", pipeline, [
+    Instance("stable-diffusion-xl", lambda: pipeline(base(), True), [
         Case("landscape", 96, 64),
         Case("portrait", 64, 128, num_inference_steps=4, prompt=CHINESE, negative_prompt=""),
-        Case("turbo", 96, 64, num_inference_steps=4, guidance_scale=0.0, scheduler=turbo),
+    ], **READ),
+    # Guidance, which Turbo can do without, shows that an empty negative prompt is no zeros here.
+    Instance("sdxl-turbo", lambda: pipeline(turbo(EulerAncestralDiscreteScheduler), False), [
+        *turbo_cases(),
+        Case("guided", 64, 64, num_inference_steps=2, guidance_scale=2.0, negative_prompt=""),
     ], **READ),
 ]
