@@ -7,8 +7,8 @@
 //! ```
 //! A subtitle file as a storyboard, each cue a prompt for its span:
 //! ```text
-//! gst-launch-1.0 textsrc location=story.srt ! latentdiffuse ! vaedecode ! videoconvert ! x264enc ! mp4mux ! \
-//!     filesink location=story.mp4
+//! gst-launch-1.0 textsrc location=story.srt ! latentdiffuse ! vaedecode ! videoconvert ! \
+//!     video/x-raw,format=I420 ! x264enc ! mp4mux ! filesink location=story.mp4
 //! ```
 //! Lines typed while the video plays:
 //! ```text
