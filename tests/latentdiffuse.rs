@@ -161,6 +161,15 @@ mod time {
     }
 
     #[test]
+    fn of_a_prompt_shorter_than_a_frame_is_a_frame() {
+        for package in ["tiny-stream", "tiny-clip"] {
+            let mut fixture = Fixture::new(package, "video/x-latent");
+            fixture.push("red", Some(0), Some(1));
+            assert_eq!(frames(&fixture.finish()), [(0, 1, true)], "{package}");
+        }
+    }
+
+    #[test]
     fn of_prompts_has_no_gap_and_each_starts_a_scene() {
         let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
         fixture.push("red", Some(500), Some(250));

@@ -296,7 +296,8 @@ impl LatentDiffuse {
         };
         for Arrived { embeds, start, end } in arrived.drain(..) {
             let start = start.map(|time| info.frames_in(time));
-            let mut end = end.map(|time| info.frames_in(time));
+            // However short a prompt is, it is on for a frame.
+            let mut end = end.zip(start).map(|(end, start)| info.frames_in(end).max(start + 1));
             if manifest.stream.is_none() && end.is_none() {
                 end = start.map(|start| start + manifest.video.num_frames.default as u64);
             }
