@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gst::prelude::*;
 use gst_check::Harness;
@@ -297,8 +298,117 @@ mod stopping {
 mod properties {
     use super::*;
 
+    /// A second for each of two prompts.
+    const SECONDS: [(Option<u64>, Option<u64>); 2] = [(Some(0), Some(1000)), (Some(1000), Some(1000))];
+
+    /// Returns what a second of `red` and then one of `a dog` become where `before` sets the element up and `change` is made in
+    /// the moment in which chunk `at` leaves it; and the element.
+    fn changed(
+        at: usize,
+        before: &[(&str, &str)],
+        change: &[(&str, &str)],
+    ) -> (Vec<gst::Buffer>, gst::Element) {
+        changed_in(SECONDS, at, before, change)
+    }
+
+    /// The same with other starts and lengths in milliseconds.
+    fn changed_in(
+        spans: [(Option<u64>, Option<u64>); 2],
+        at: usize,
+        before: &[(&str, &str)],
+        change: &[(&str, &str)],
+    ) -> (Vec<gst::Buffer>, gst::Element) {
+        let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
+        let element = fixture.harness.element().unwrap();
+        let set = |element: &gst::Element, properties: &[(String, String)]| {
+            properties.iter().for_each(|(name, value)| element.set_property_from_str(name, value));
+        };
+        let owned = |properties: &[(&str, &str)]| -> Vec<(String, String)> {
+            properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        set(&element, &owned(before));
+        let (change, chunks) = (owned(change), AtomicUsize::new(0));
+        element.static_pad("src").unwrap().add_probe(gst::PadProbeType::BUFFER, move |pad, _| {
+            if chunks.fetch_add(1, Ordering::SeqCst) == at {
+                set(&pad.parent_element().unwrap(), &change);
+            }
+            gst::PadProbeReturn::Ok
+        });
+        for (prompt, (start, duration)) in ["red", "a dog"].into_iter().zip(spans) {
+            fixture.push(prompt, start, duration);
+        }
+        (fixture.finish(), element)
+    }
+
     #[test]
     fn change_while_playing_from_the_next_chunk_on() {
+        let cases: [(&[(&str, &str)], (&str, &str)); 6] = [
+            (&[], ("seed", "7")),
+            (&[], ("num-inference-steps", "3")),
+            (&[], ("guidance-scale", "9")),
+            (&[("guidance-scale", "9")], ("guidance-rescale", "0.7")),
+            (&[("guidance-scale", "9")], ("cfg-zero-star", "true")),
+            (&[("guidance-scale", "9"), ("cfg-zero-star", "true")], ("cfg-zero-init-steps", "2")),
+        ];
+        for (before, change) in cases {
+            let (as_before, _) = changed(1, before, &[]);
+            let (found, _) = changed(1, before, &[change]);
+            assert_eq!(frames(&found), frames(&as_before), "{change:?}");
+            for chunk in 0..found.len() {
+                let same = bytes(&found[chunk]) == bytes(&as_before[chunk]);
+                assert_eq!(same, chunk < 2, "chunk {chunk} after {change:?}");
+            }
+            // As if it had always been so, from the next scene on.
+            let always: Vec<_> = before.iter().copied().chain([change]).collect();
+            let (always, _) = changed(1, &always, &[]);
+            assert_eq!(bytes(&found[4]), bytes(&always[4]), "{change:?}");
+        }
+    }
+
+    #[test]
+    fn leave_out_steps_from_the_next_chunk_on() {
+        let many = [("num-inference-steps", "12")];
+        let skipped = |at| {
+            let (_, element) = changed(at, &many, &[("cache-threshold", "1.0")]);
+            element.property::<gst::Structure>("stats").get::<u64>("skipped-steps").unwrap()
+        };
+        let (all, most) = (skipped(usize::MAX), skipped(0));
+        assert_eq!(all, 0);
+        assert!(most > 0 && skipped(3) > 0 && skipped(3) < most, "{most}, {}", skipped(3));
+    }
+
+    #[test]
+    fn grow_the_next_scene_out_of_this_one_from_the_next_prompt_on() {
+        let (cut, _) = changed(0, &[], &[]);
+        let (grown, _) = changed(0, &[("transition-chunks", "2")], &[]);
+        let scenes =
+            |chunks: &[gst::Buffer]| frames(chunks).iter().filter(|(_, _, discont)| *discont).count();
+        assert_eq!((scenes(&cut), scenes(&grown)), (2, 1));
+        // Set while the first scene plays, it is as if it had always been so; while the second does, it comes too late.
+        for (at, expected) in [(0, &grown), (4, &cut)] {
+            let (found, _) = changed(at, &[], &[("transition-chunks", "2")]);
+            assert_eq!(frames(&found), frames(expected));
+            assert!(found.iter().map(bytes).eq(expected.iter().map(bytes)));
+        }
+        // Also in the chunk before a prompt that comes as it is typed.
+        let (typed, _) = changed_in([(None, None); 2], 0, &[], &[("transition-chunks", "2")]);
+        assert_eq!(scenes(&typed), 1);
+    }
+
+    #[test]
+    fn of_the_model_stay_until_the_element_stops() {
+        let (whole, _) = changed(0, &[], &[]);
+        let (found, element) = changed(0, &[], &[("keep-loaded", "false"), ("num-threads", "1")]);
+        assert!(found.iter().map(bytes).eq(whole.iter().map(bytes)));
+        for name in ["model", "execution-provider", "device-id", "num-threads", "keep-loaded"] {
+            let flags = element.find_property(name).unwrap().flags();
+            assert!(flags.contains(gst::PARAM_FLAG_MUTABLE_READY), "{name}");
+            assert!(!flags.contains(gst::PARAM_FLAG_MUTABLE_PLAYING), "{name}");
+        }
+    }
+
+    #[test]
+    fn in_use_are_told_by_stats() {
         let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
         let element = fixture.harness.element().unwrap();
         element.set_property("num-inference-steps", 3u32);

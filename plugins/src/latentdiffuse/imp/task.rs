@@ -455,8 +455,13 @@ impl LatentDiffuse {
         let latents = latents.map_err(|e| self.fail(&e))?;
         let (skipped_steps, noise) = (diffuser.skipped_steps(), diffuser.noise_position());
         drop((turn, slot));
-        if settings.transition_chunks > 0 && manifest.stream.is_some() {
-            self.lock().transition.keep(&latents);
+        if manifest.stream.is_some() {
+            // Whatever transition-chunks is by now: it may be set before the next prompt comes.
+            let whole = vae::num_frames(&manifest.latents, work.latent_frames, work.scene_start) as u64;
+            match work.frames == whole {
+                true => self.lock().transition.keep(&latents),
+                false => self.lock().transition.reset(),
+            }
         }
 
         let mut buffer = latent::buffer_from_floats(latents);
