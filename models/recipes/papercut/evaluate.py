@@ -19,12 +19,8 @@ import pathlib
 import sys
 import time
 
-import torch
-
-from . import detectors
 from .evaluation import attributes, codec, consistency, formats, given, sheets, steps
-from .evaluation.bench import Bench
-from .host import Package
+from .evaluation.bench import open_bench
 
 PARTS = {"attributes": attributes, "codec": codec, "consistency": consistency, "shapes": formats, "steps": steps, "given": given, "sheets": sheets}
 SECONDS = {"attributes": 420, "codec": 60, "consistency": 900, "shapes": 240, "steps": 700, "given": 20, "sheets": 60}  # on two idle cores
@@ -39,7 +35,7 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("evaluation"), help="folder for pictures and results (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything: to see whether it runs, not to quote")
     parser.add_argument("--effort", type=float, default=1., help="share of the full size to do (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2, help="threads of ONNX Runtime (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="processes, of one thread each (default: one a core, %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="added to the seed of every video (default: %(default)s)")
     parser.add_argument("--plugin", type=pathlib.Path, metavar="FOLDER", help="make the contact sheets through GStreamer, with the plugin in this folder")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
@@ -51,10 +47,9 @@ def main() -> None:
     effort = .1 if args.quick else args.effort
     say = lambda text: print(text, file=sys.stderr, flush=True)
     say(f"about {sum(SECONDS[p] for p in chosen) * effort / 60 + .5:.0f} minutes on two idle cores, and a few more the first time, for the detectors")
-    torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     start, results, texts = time.time(), {}, []
-    bench = Bench(Package(args.package, args.threads), detectors.load(args.work / "detectors", processes=args.threads), args.out, effort, args.seed, args.plugin)
+    bench = open_bench(args.package, args.work, args.processes, out=args.out, effort=effort, seed=args.seed, plugin=args.plugin)
     for part in chosen:
         results[part] = PARTS[part].measure(bench)
         texts.append(f"### {part}\n\n{PARTS[part].markdown(results[part])}\n")

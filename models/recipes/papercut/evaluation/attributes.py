@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import detectors
 from ..world import WORLD
-from .bench import LANGUAGES, RATE, Bench, Progress, full_prompt, judged_scenes, render
+from .bench import LANGUAGES, RATE, Bench, full_prompt, judged_scenes, render
 from .figures import interval, movement, share, table
 
 LATENT_FRAMES = 9  # 33 frames, what the motion detector looks at
@@ -35,44 +35,47 @@ def compare(wanted: list[dict], seen: list[dict]) -> dict[str, dict]:
     return {k: share([s.get(k) == w[k] for w, s in zip(wanted, seen) if k in w]) for k in detectors.CLASSES}
 
 
-def follow(bench: Bench, scenes, languages=LANGUAGES, latent_frames: int = LATENT_FRAMES, what: str = "attributes", **options):
-    """What detectors read in a video of every scene and language; also movement, and how many times faster than real time."""
-    seen, moves, spent, seconds = {l: [] for l in languages}, [], 0., 0.
-    progress = Progress(what, len(scenes) * len(languages))
-    for i, scene in enumerate(scenes):
-        for language in languages:
-            start = time.perf_counter()
-            frames = bench.video(full_prompt(scene, language, i), latent_frames, i, **options)
-            spent, seconds = spent + time.perf_counter() - start, seconds + len(frames) / RATE
-            seen[language].append(bench.detectors.read(frames))
-            moves.append(movement(frames))
-            progress.step()
-    return seen, float(np.mean(moves)), seconds / spent
+def watch(bench: Bench, job) -> tuple[dict[str, str], float, float]:
+    """What detectors read in a video of (prompt, seed, options), its movement, and the CPU's seconds a second of it."""
+    prompt, seed, options = job
+    start = time.process_time()
+    frames = bench.video(prompt, LATENT_FRAMES, seed, **options)
+    spent = time.process_time() - start
+    return bench.detectors.read(frames), movement(frames), spent / (len(frames) / RATE)
+
+
+def follow(bench: Bench, scenes, what: str = "attributes", **options):
+    """What detectors read in a video of every scene, by language; also mean movement, and the CPU's seconds a second of video."""
+    jobs = [(full_prompt(scene, language, i), i, options) for language in LANGUAGES for i, scene in enumerate(scenes)]
+    reads, moves, spent = zip(*bench.map(what, watch, jobs))
+    seen = {language: reads[k * len(scenes):][:len(scenes)] for k, language in enumerate(LANGUAGES)}
+    return seen, float(np.mean(moves)), float(np.mean(spent))
+
+
+def look(bench: Bench, job) -> tuple[dict[str, str], float, dict[str, str] | None]:
+    """What detectors read in a render of a scene, its movement, and, if asked for, what they read after coding."""
+    scene, coded = job
+    frames = render(scene, 4 * LATENT_FRAMES - 3)
+    back = bench.detectors.read(bench.package.decode(bench.package.encode(frames))) if coded else None
+    return bench.detectors.read(frames), movement(frames), back
 
 
 def measure(bench: Bench) -> dict:
     scenes = judged_scenes(bench.count(200, 8))
     wanted = [asked(s) for s in scenes]
-    real, coded, real_moves = [], [], []
-    progress = Progress("renders", len(scenes))
-    for i, scene in enumerate(scenes):
-        frames = render(scene, 4 * LATENT_FRAMES - 3)
-        real.append(bench.detectors.read(frames))
-        real_moves.append(movement(frames))
-        if i < bench.count(60, 8):
-            coded.append(bench.detectors.read(bench.package.decode(bench.package.encode(frames))))
-        progress.step()
-    seen, moves, speed = follow(bench, scenes)
+    coded = bench.count(60, 8)
+    real, real_moves, back = zip(*bench.map("renders", look, [(scene, i < coded) for i, scene in enumerate(scenes)]))
+    seen, moves, spent = follow(bench, scenes)
     half = len(scenes) // 2
-    both = sum(seen.values(), [])
+    both = sum(seen.values(), ())
     return {
         "languages": {l: compare(wanted, seen[l]) for l in LANGUAGES},
-        "renders": compare(wanted, real), "coded": compare(wanted, coded),
+        "renders": compare(wanted, real), "coded": compare(wanted, back[:coded]),
         "swapped": compare((wanted[half:] + wanted[:half]) * len(LANGUAGES), both),
         "chance": {k: floor(k, scenes) for k in detectors.CLASSES},
         "unasked": {"direction": share([s["direction"] == "none" for s, w in zip(both, wanted * 2) if "direction" not in w]),
                     "camera": share([s["camera"] == "static" for s, w in zip(both, wanted * 2) if "camera" not in w])},
-        "movement": moves, "movement_of_renders": float(np.mean(real_moves)), "times_real_time": speed,
+        "movement": moves, "movement_of_renders": float(np.mean(real_moves)), "cpu_seconds": spent,
     }
 
 
@@ -88,4 +91,4 @@ def markdown(r: dict) -> str:
     head = ["", "Chinese (95 %)", "English (95 %)", "prompts each", "renders", "of the ceiling", "zh − en, points", "coded renders", "swapped", "chance"]
     still = r["unasked"]
     return (table(head, rows) + f"\n\nWhere nothing was asked: no travel in {interval(still['direction'])}, a still camera in {interval(still['camera'])}. "
-            f"Movement {r['movement']:.1f} against {r['movement_of_renders']:.1f} in renders (mean change in 1/6 s, of 255); {r['times_real_time']:.1f} times real time.")
+            f"Movement {r['movement']:.1f} against {r['movement_of_renders']:.1f} in renders (mean change in 1/6 s, of 255); {r['cpu_seconds']:.1f} CPU s a second of video.")

@@ -1,16 +1,18 @@
-"""What all parts of the evaluation share: the package, the detectors, how much is done, progress."""
+"""What all parts of the evaluation share: the package, the detectors, how much is done, processes, progress."""
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing.pool
 import pathlib
 import random
 import sys
 import time
 
 import numpy as np
+import torch
 
 from ..captions import ATTRIBUTES, LANGUAGES, UNSAID, caption
-from ..detectors import Detectors
+from ..detectors import Detectors, load
 from ..host import Package
 from ..world import SUBJECTS, Scene
 
@@ -25,6 +27,7 @@ class Bench:
     effort: float  # 1 is the full size, 0.1 a tenth of it
     seed: int = 0
     plugin: pathlib.Path | None = None  # folder of the GStreamer plugin
+    pool: multiprocessing.pool.Pool | None = None
 
     def count(self, full: int, least: int = 2) -> int:
         """How many of something to do, where the full size does `full`."""
@@ -33,6 +36,37 @@ class Bench:
     def video(self, prompt: str, latent_frames: int, seed: int, width: int = WIDTH, height: int = HEIGHT, **options) -> np.ndarray:
         """Frames float [F, H, W, 3] of a prompt."""
         return self.package.decode(self.package.generate(prompt, latent_frames, width, height, seed=self.seed + seed, **options))
+
+    def map(self, what: str, work, jobs: list) -> list:
+        """`work(bench, job)` of every job, in their order, shared among the processes; progress is told under the name `what`."""
+        progress, out = Progress(what, len(jobs)), []
+        calls = [(work, job) for job in jobs]
+        for result in self.pool.imap(_call, calls) if self.pool else map(lambda call: call[0](self, call[1]), calls):
+            out.append(result)
+            progress.step()
+        return out
+
+
+def open_bench(package: pathlib.Path, work: pathlib.Path, processes: int, **options) -> Bench:
+    """A bench whose `map` uses as many processes, each of one thread, which is faster than threads that share a video."""
+    torch.set_num_threads(1)
+    bench = Bench(Package(package, 1), load(work / "detectors", processes=processes), **options)
+    if processes > 1:
+        bench.pool = multiprocessing.get_context("spawn").Pool(processes, _start, (package, work, options))
+    return bench
+
+
+_bench: Bench | None = None  # a process's own
+
+
+def _start(package: pathlib.Path, work: pathlib.Path, options: dict) -> None:
+    global _bench
+    _bench = open_bench(package, work, 1, **options)
+
+
+def _call(call):
+    work, job = call
+    return work(_bench, job)
 
 
 def judged_scenes(count: int, seed: int = 4242) -> list[Scene]:
@@ -77,4 +111,4 @@ class Progress:
             print(f"{self.what}: {self.done} of {self.total}, {left:.0f} s left", file=sys.stderr, flush=True)
 
 
-__all__ = ["Bench", "HEIGHT", "LANGUAGES", "Progress", "RATE", "WIDTH", "full_prompt", "judged_scenes", "render"]
+__all__ = ["Bench", "HEIGHT", "LANGUAGES", "RATE", "WIDTH", "full_prompt", "judged_scenes", "open_bench", "render"]

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from ..world import Scene
-from .bench import Bench, Progress, render
+from .bench import Bench, render
 from .figures import psnr, share
 
 FRAMES = 33
@@ -44,34 +44,30 @@ def seams(count: int, chunk: int = 3) -> np.ndarray:
     return first(frame) | first(frame + 1)
 
 
+def code(bench: Bench, job) -> dict:
+    """The figures of one clip, of a scene from a moment on."""
+    scene, moment = job
+    clip = render(scene, FRAMES, start=moment)
+    back = bench.package.decode(bench.package.encode(clip))
+    mask = thin_things(clip)
+    a, b = flicker(clip), flicker(back)
+    s = seams(len(a))
+    # The coding error's own changes: more of them at seams than elsewhere would show.
+    jumps = np.abs(np.diff(back - clip, axis=0)).mean((1, 2, 3)) * 255
+    start = np.array([(f + 3) % 12 == 0 and f >= 9 for f in range(1, FRAMES)])
+    return {"psnr": psnr(clip, back), "thin_psnr": psnr(clip, back, mask), "thin_contrast": recall(clip, back, mask),
+            "real_flicker": a[s].mean(), "flicker": b[s].mean(), "error_jump_at_seams": jumps[start].mean(), "error_jump_within": jumps[~start].mean(),
+            "subject": bench.detectors.read(back)["subject"] == scene.subject}
+
+
 def measure(bench: Bench) -> dict:
     rng = random.Random(31337)
-    count = bench.count(40, 4)
-    whole, thin, contrast, real_flicker, back_flicker, at, within, right = [], [], [], [], [], [], [], []
-    progress = Progress("codec", count)
-    for _ in range(count):
-        scene = Scene.sample(rng, held_out=True)
-        clip = render(scene, FRAMES, start=rng.uniform(0, 2.5))
-        back = bench.package.decode(bench.package.encode(clip))
-        mask = thin_things(clip)
-        whole.append(psnr(clip, back))
-        thin.append(psnr(clip, back, mask))
-        contrast.append(recall(clip, back, mask))
-        a, b = flicker(clip), flicker(back)
-        s = seams(len(a))
-        real_flicker.append(a[s].mean())
-        back_flicker.append(b[s].mean())
-        # The coding error's own changes: more of them at seams than elsewhere would show.
-        jumps = np.abs(np.diff(back - clip, axis=0)).mean((1, 2, 3)) * 255
-        start = np.array([(f + 3) % 12 == 0 and f >= 9 for f in range(1, FRAMES)])
-        at.append(jumps[start].mean())
-        within.append(jumps[~start].mean())
-        right.append(bench.detectors.read(back)["subject"] == scene.subject)
-        progress.step()
-    mean = lambda x: float(np.mean(x))
-    return {"clips": count, "psnr": mean(whole), "worst_psnr": float(np.min(whole)), "thin_psnr": mean(thin), "thin_contrast": mean(contrast),
-            "flicker_at_seams": mean(back_flicker) / max(mean(real_flicker), 1e-9), "error_jump_at_seams": mean(at), "error_jump_within": mean(within),
-            "subject_after_coding": share(right)}
+    jobs = [(Scene.sample(rng, held_out=True), rng.uniform(0, 2.5)) for _ in range(bench.count(40, 4))]
+    clips = bench.map("codec", code, jobs)
+    mean = lambda name: float(np.mean([clip[name] for clip in clips]))
+    same = ("psnr", "thin_psnr", "thin_contrast", "error_jump_at_seams", "error_jump_within")
+    return {"clips": len(clips), "worst_psnr": min(clip["psnr"] for clip in clips), **{name: mean(name) for name in same},
+            "flicker_at_seams": mean("flicker") / max(mean("real_flicker"), 1e-9), "subject_after_coding": share([clip["subject"] for clip in clips])}
 
 
 def markdown(r: dict) -> str:

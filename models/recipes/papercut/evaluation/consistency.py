@@ -4,6 +4,7 @@ beside how much moves: a frozen video wins every consistency score."""
 from __future__ import annotations
 
 import itertools
+import random
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from .. import detectors
 from ..captions import ATTRIBUTES
 from ..world import WIDE, Scene
 from .attributes import LATENT_FRAMES, asked, compare
-from .bench import HEIGHT, LANGUAGES, WIDTH, Bench, Progress, full_prompt, judged_scenes, render
+from .bench import HEIGHT, LANGUAGES, WIDTH, Bench, full_prompt, judged_scenes, render
 from .codec import flicker, seams
 from .figures import interval, movement, table
 
@@ -55,97 +56,103 @@ def parallax(frames: np.ndarray) -> tuple[float, float]:
     return float(np.median(far)) if far else 0., float(np.median(near)) if near else 0.
 
 
+def chunk_pair(bench: Bench, job) -> list[list[float]]:
+    """Warping error, flicker at seams and movement of a video of a scene and of its render."""
+    i, scene = job
+    pair = bench.video(full_prompt(scene, LANGUAGES[i % 2], i), LATENT_FRAMES, i), render(scene, 4 * LATENT_FRAMES - 3)
+    s = seams(len(pair[0]) - 2)
+    return [[warping_error(v) for v in pair], [flicker(v)[s].mean() for v in pair], [movement(v) for v in pair]]
+
+
 def chunks(bench: Bench) -> dict:
     """Warping error, flicker at seams and movement, generated and real."""
-    values = {k: [] for k in ("warping", "flicker", "movement")}
     scenes = judged_scenes(bench.count(48, 4), 77)
-    progress = Progress("warping and seams", len(scenes))
-    for i, scene in enumerate(scenes):
-        pair = bench.video(full_prompt(scene, LANGUAGES[i % 2], i), LATENT_FRAMES, i), render(scene, 4 * LATENT_FRAMES - 3)
-        s = seams(len(pair[0]) - 2)
-        values["warping"].append([warping_error(v) for v in pair])
-        values["flicker"].append([flicker(v)[s].mean() for v in pair])
-        values["movement"].append([movement(v) for v in pair])
-        progress.step()
-    out = {"videos": len(scenes)}
-    for k, v in values.items():
-        a, b = np.mean(v, 0)
-        out[k] = {"generated": float(a), "renders": float(b), "ratio": float(a / max(b, 1e-9))}
-    return out
+    values = np.mean(bench.map("warping and seams", chunk_pair, list(enumerate(scenes))), 0)
+    pairs = zip(("warping", "flicker", "movement"), values)
+    return {"videos": len(scenes)} | {k: {"generated": float(a), "renders": float(b), "ratio": float(a / max(b, 1e-9))} for k, (a, b) in pairs}
+
+
+def pan_pair(bench: Bench, job) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Parallax of a video of a scene and of its render."""
+    i, scene = job
+    return parallax(bench.video(full_prompt(scene, LANGUAGES[i // 2 % 2], i), LATENT_FRAMES, 50 + i)), parallax(render(scene, 4 * LATENT_FRAMES - 3))
 
 
 def pans(bench: Bench) -> dict:
     """How much faster near layers move than far ones under a pan past a place, generated and real."""
-    out = {}
-    places = ("garden", "city", "underwater")
-    count = bench.count(6, 2)
-    progress = Progress("parallax", len(places) * count)
-    for place in places:
-        pairs = []
-        for i in range(count):
-            scene = Scene("none", place, "day", "none", "none", "none", ("pan left", "pan right")[i % 2], "clear", True, 1000 + i)
-            video = bench.video(full_prompt(scene, LANGUAGES[i // 2 % 2], i), LATENT_FRAMES, 50 + i)
-            pairs.append((parallax(video), parallax(render(scene, 4 * LATENT_FRAMES - 3))))
-            progress.step()
+    places, count, out = ("garden", "city", "underwater"), bench.count(6, 2), {}
+    past = lambda place, i: Scene("none", place, "day", "none", "none", "none", ("pan left", "pan right")[i % 2], "clear", True, 1000 + i)
+    found = bench.map("parallax", pan_pair, [(i, past(place, i)) for place in places for i in range(count)])
+    for at, place in enumerate(places):
+        pairs = found[at * count:][:count]
         (far, near), (real_far, real_near) = np.abs(np.array(pairs)).mean(0)
         right = [np.sign(g[0]) == np.sign(r[0]) for g, r in pairs]
         out[place] = {"far": float(far), "near": float(near), "real_far": float(real_far), "real_near": float(real_near), "right_way": float(np.mean(right)), "n": count}
     return out
 
 
+def long_video(bench: Bench, job) -> list[tuple[dict[str, str], float]]:
+    """What detectors read, and movement, in the beginning and at the end of a video of many latent frames."""
+    i, scene, latent_frames = job
+    latents = bench.package.generate(full_prompt(scene, LANGUAGES[i % 2], i), latent_frames, WIDTH, HEIGHT, seed=bench.seed + i)
+    out = []
+    for cut in (slice(3, 21), slice(latent_frames - 18, latent_frames)):
+        frames = bench.package.decode(latents[:, :, cut])[-(4 * LATENT_FRAMES - 3):]  # the first of them start the decoder
+        out.append((bench.detectors.read(frames), movement(frames)))
+    return out
+
+
 def drift(bench: Bench, seconds: int = 60) -> dict:
     """What detectors read two seconds into a video and in its last seconds."""
     scenes = [s for s in judged_scenes(400, 99) if s.camera == "static"][:bench.count(24, 2)]
-    latent_frames, seen, moves = seconds * 6 + 1, {"2": [], str(seconds): []}, {"2": [], str(seconds): []}
-    progress = Progress(f"{seconds} s of one prompt", len(scenes))
-    for i, scene in enumerate(scenes):
-        latents = bench.package.generate(full_prompt(scene, LANGUAGES[i % 2], i), latent_frames, WIDTH, HEIGHT, seed=bench.seed + i)
-        for when, cut in (("2", slice(3, 21)), (str(seconds), slice(latent_frames - 18, latent_frames))):
-            frames = bench.package.decode(latents[:, :, cut])[-(4 * LATENT_FRAMES - 3):]  # the first of them start the decoder
-            seen[when].append(bench.detectors.read(frames))
-            moves[when].append(movement(frames))
-        progress.step()
-    wanted = [asked(s) for s in scenes]
-    return {"videos": len(scenes), "seen": {k: compare(wanted, v) for k, v in seen.items()}, "movement": {k: float(np.mean(v)) for k, v in moves.items()}}
+    found = bench.map(f"{seconds} s of one prompt", long_video, [(i, scene, seconds * 6 + 1) for i, scene in enumerate(scenes)])
+    wanted, moments = [asked(s) for s in scenes], dict(zip(("2", str(seconds)), zip(*found)))
+    return {"videos": len(scenes), "seen": {k: compare(wanted, [seen for seen, _ in v]) for k, v in moments.items()},
+            "movement": {k: float(np.mean([moved for _, moved in v])) for k, v in moments.items()}}
+
+
+def behind_pillars(bench: Bench, job) -> list[float]:
+    """In what share of the moments subject and colour are the usual ones, in a video of a scene and in its render."""
+    i, scene = job
+    prompt = full_prompt(scene, LANGUAGES[i % 2], i) + ("，从柱子后面经过" if i % 2 == 0 else ", passing behind pillars")
+    same = []
+    for frames in (bench.video(prompt, 37, i), render(scene, 145)):
+        read = [bench.detectors.read(frames[a:a + 1]) for a in range(0, len(frames), 12)]
+        named = [(r["subject"], r["color"]) for r in read]
+        usual = max(set(named), key=named.count)
+        same.append(np.mean([n == usual for n in named]))
+    return same
 
 
 def pillars(bench: Bench) -> dict | None:
     """Is a subject the same after it was hidden?  Only where the package's world has pillars."""
     if "pillars" not in ATTRIBUTES:
         return None
-    import random
     rng, scenes = random.Random(5), []
     while len(scenes) < bench.count(24, 4):
         s = Scene.sample(rng, WIDE)
         if s.pillars:
             scenes.append(s)
-    same = {"generated": [], "renders": []}
-    progress = Progress("pillars", len(scenes))
-    for i, scene in enumerate(scenes):
-        prompt = full_prompt(scene, LANGUAGES[i % 2], i) + ("，从柱子后面经过" if i % 2 == 0 else ", passing behind pillars")
-        for kind, frames in (("generated", bench.video(prompt, 37, i)), ("renders", render(scene, 145))):
-            read = [bench.detectors.read(frames[a:a + 1]) for a in range(0, len(frames), 12)]
-            named = [(r["subject"], r["color"]) for r in read]
-            usual = max(set(named), key=named.count)
-            same[kind].append(np.mean([n == usual for n in named]))
-        progress.step()
-    return {"videos": len(scenes), **{k: float(np.mean(v)) for k, v in same.items()}}
+    generated, real = np.mean(bench.map("pillars", behind_pillars, list(enumerate(scenes))), 0)
+    return {"videos": len(scenes), "generated": float(generated), "renders": float(real)}
+
+
+def seeds_apart(bench: Bench, job) -> tuple[float, float]:
+    """Mean difference, of 255, between pictures of a prompt with different seeds, and between renders."""
+    (place, prompt, subject, color, action), count = job
+    made = [bench.video(prompt, 3, 200 + i)[-1] for i in range(count)]
+    way = "right" if action == "fly" else "none"
+    real = [render(Scene(subject, place, "day", color, action, way, "static", "clear", True, 3000 + i), 1, start=.4)[0] for i in range(count)]
+    small = lambda images: detectors.shrink(np.stack(images)).numpy()
+    apart = lambda images: float(np.mean([np.abs(a - b).mean() for a, b in itertools.combinations(small(images), 2)]) * 127.5)
+    return apart(made), apart(real)
 
 
 def diversity(bench: Bench) -> dict:
-    """Mean difference, of 255, between videos of one prompt with different seeds, beside renders with different seeds."""
+    """How different the videos of a prompt are with different seeds, beside renders with different seeds."""
     prompts = [("garden", "花园", "none", "none", "none"), ("windowsill", "猫坐在窗台上", "cat", "orange", "sit"), ("city", "a blue bird in the city", "bird", "blue", "fly")]
-    count, out = bench.count(6, 3), []
-    progress = Progress("diversity", len(prompts))
-    for place, prompt, subject, color, action in prompts:
-        made = [bench.video(prompt, 3, 200 + i)[-1] for i in range(count)]
-        way = "right" if action == "fly" else "none"
-        real = [render(Scene(subject, place, "day", color, action, way, "static", "clear", True, 3000 + i), 1, start=.4)[0] for i in range(count)]
-        small = lambda images: detectors.shrink(np.stack(images)).numpy()
-        apart = lambda images: float(np.mean([np.abs(a - b).mean() for a, b in itertools.combinations(small(images), 2)]) * 127.5)
-        out.append((apart(made), apart(real)))
-        progress.step()
-    a, b = np.mean(out, 0)
+    count = bench.count(6, 3)
+    a, b = np.mean(bench.map("diversity", seeds_apart, [(prompt, count) for prompt in prompts]), 0)
     return {"generated": float(a), "renders": float(b), "ratio": float(a / b)}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from ..world import Scene
-from .bench import HEIGHT, WIDTH, Bench, Progress, render
+from .bench import HEIGHT, WIDTH, Bench, render
 from .figures import psnr, table
 
 SCENES = {
@@ -32,33 +32,38 @@ def tasks(latents: np.ndarray) -> dict[str, tuple[int, dict[int, np.ndarray]]]:
     }
 
 
-def measure(bench: Bench) -> dict:
+def fill(bench: Bench, job) -> tuple[dict, list[np.ndarray]]:
+    """The figures of all tasks on one scene, and six moments of each video."""
+    n, prompt, scene = job
+    clip = render(scene, 33, start=.5)
+    latents = bench.package.encode(clip)
+    coded = bench.package.decode(latents)
     out, rows = {}, []
-    progress = Progress("given frames", 5 * len(SCENES))
-    for n, (prompt, scene) in enumerate(SCENES.items()):
-        clip = render(scene, 33, start=.5)
-        latents = bench.package.encode(clip)
-        coded = bench.package.decode(latents)
-        for name, (length, given) in tasks(latents[0]).items():
-            made = bench.package.generate(prompt, length, WIDTH, HEIGHT, seed=bench.seed + n, given=given)
-            frames = bench.package.decode(made)
-            kept, alone = [], []
-            for i in given:
-                source = 0 if name == "loop" else i
-                want = clip[frames_of(source)]
-                got = frames[frames_of(i)]
-                if len(got) > len(want):  # a picture given in the place of four frames
-                    want = np.repeat(want, len(got), 0)
-                kept.append(psnr(want, got))
-                alone.append(psnr(clip[frames_of(source)], coded[frames_of(source)]))
-            out[f"{name}, {scene.subject}"] = {"kept": float(np.mean(kept)), "autoencoder": float(np.mean(alone)),
-                                               "seam": float(np.abs(np.diff(frames, axis=0)).mean((1, 2, 3)).max() * 255),
-                                               "seam_of_renders": float(np.abs(np.diff(clip, axis=0)).mean((1, 2, 3)).max() * 255)}
-            picks = np.linspace(0, len(frames) - 1, 6).round().astype(int)
-            rows.append(np.concatenate(list(frames[picks]), 1))
-            progress.step()
-    Image.fromarray((np.concatenate(rows) * 255 + .5).astype(np.uint8)).save(bench.out / "given.png")
-    return out
+    for name, (length, given) in tasks(latents[0]).items():
+        made = bench.package.generate(prompt, length, WIDTH, HEIGHT, seed=bench.seed + n, given=given)
+        frames = bench.package.decode(made)
+        kept, alone = [], []
+        for i in given:
+            source = 0 if name == "loop" else i
+            want = clip[frames_of(source)]
+            got = frames[frames_of(i)]
+            if len(got) > len(want):  # a picture given in the place of four frames
+                want = np.repeat(want, len(got), 0)
+            kept.append(psnr(want, got))
+            alone.append(psnr(clip[frames_of(source)], coded[frames_of(source)]))
+        out[f"{name}, {scene.subject}"] = {"kept": float(np.mean(kept)), "autoencoder": float(np.mean(alone)),
+                                           "seam": float(np.abs(np.diff(frames, axis=0)).mean((1, 2, 3)).max() * 255),
+                                           "seam_of_renders": float(np.abs(np.diff(clip, axis=0)).mean((1, 2, 3)).max() * 255)}
+        picks = np.linspace(0, len(frames) - 1, 6).round().astype(int)
+        rows.append(np.concatenate(list(frames[picks]), 1))
+    return out, rows
+
+
+def measure(bench: Bench) -> dict:
+    found = bench.map("given frames", fill, [(n, prompt, scene) for n, (prompt, scene) in enumerate(SCENES.items())])
+    sheet = np.concatenate([row for _, rows in found for row in rows])
+    Image.fromarray((sheet * 255 + .5).astype(np.uint8)).save(bench.out / "given.png")
+    return {name: figures for out, _ in found for name, figures in out.items()}
 
 
 def markdown(r: dict) -> str:

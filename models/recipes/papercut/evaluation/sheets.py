@@ -14,7 +14,7 @@ from PIL import Image
 
 from .. import world
 from ..sample import PROMPTS
-from .bench import HEIGHT, RATE, WIDTH, Bench, Progress
+from .bench import HEIGHT, RATE, WIDTH, Bench
 
 PLACES = {"windowsill": "猫坐在窗台上", "snow": "雪地中的狗狗奔跑", "garden": "花园里的蝴蝶", "underwater": "水下遗迹的鱼", "ruins": "古代遗迹的无人机", "city": "城市里的鸟",
           "seaside": "海边的球"}
@@ -35,16 +35,18 @@ def piped(bench: Bench, prompt: str, latent_frames: int, seed: int) -> np.ndarra
         return np.fromfile(raw, np.uint8).reshape(-1, HEIGHT, WIDTH, 3).astype(np.float32) / 255
 
 
+def row(bench: Bench, job) -> np.ndarray:
+    """As many moments of a prompt's video, from left to right."""
+    prompt, seed, latent_frames, columns = job
+    frames = piped(bench, prompt, latent_frames, seed) if bench.plugin else bench.video(prompt, latent_frames, seed)
+    picks = np.linspace(0, len(frames) - 1, columns).round().astype(int)
+    return (np.concatenate(list(frames[picks]), 1) * 255 + .5).astype(np.uint8)
+
+
 def sheet(bench: Bench, prompts: list[str], name: str, latent_frames: int = 9, columns: int = 5) -> None:
-    """One row a prompt, `columns` moments of its video from left to right."""
-    rows = []
-    progress = Progress(name, len(prompts))
-    for i, prompt in enumerate(prompts):
-        frames = piped(bench, prompt, latent_frames, i) if bench.plugin else bench.video(prompt, latent_frames, i)
-        picks = np.linspace(0, len(frames) - 1, columns).round().astype(int)
-        rows.append(np.concatenate(list(frames[picks]), 1))
-        progress.step()
-    Image.fromarray((np.concatenate(rows) * 255 + .5).astype(np.uint8)).save(bench.out / f"{name}.png")
+    """One row a prompt."""
+    rows = bench.map(name, row, [(prompt, i, latent_frames, columns) for i, prompt in enumerate(prompts)])
+    Image.fromarray(np.concatenate(rows)).save(bench.out / f"{name}.png")
 
 
 def measure(bench: Bench) -> dict:

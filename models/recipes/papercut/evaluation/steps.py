@@ -4,8 +4,8 @@ from __future__ import annotations
 import matplotlib
 
 from .. import detectors
-from .attributes import LATENT_FRAMES, asked, compare, follow
-from .bench import Bench, judged_scenes, render
+from .attributes import asked, compare, follow, look
+from .bench import Bench, judged_scenes
 from .figures import table
 
 matplotlib.use("Agg")
@@ -15,12 +15,12 @@ STEPS = (1, 2, 4, 8, 16, 32)
 def measure(bench: Bench) -> dict:
     scenes = judged_scenes(bench.count(48, 4), 2024)
     wanted = [asked(s) for s in scenes]
-    real = compare(wanted, [bench.detectors.read(render(s, 4 * LATENT_FRAMES - 3)) for s in scenes])
+    real = compare(wanted, [read for read, *_ in bench.map("renders", look, [(scene, False) for scene in scenes])])
     out = {"prompts": 2 * len(scenes), "renders": {k: v["share"] for k, v in real.items()}, "steps": {}}
     for steps in STEPS:
-        seen, moves, speed = follow(bench, scenes, what=f"{steps} steps", steps=steps)
-        both = compare(wanted * 2, sum(seen.values(), []))
-        out["steps"][steps] = {**{k: v["share"] for k, v in both.items()}, "movement": moves, "times_real_time": speed}
+        seen, moves, spent = follow(bench, scenes, what=f"{steps} steps", steps=steps)
+        both = compare(wanted * 2, sum(seen.values(), ()))
+        out["steps"][steps] = {**{k: v["share"] for k, v in both.items()}, "movement": moves, "cpu_seconds": spent}
     plot(out, bench.out / "quality-steps.png", bench.package.config["defaults"]["num_inference_steps"])
     return out
 
@@ -43,6 +43,6 @@ def plot(r: dict, path, default: int) -> None:
 
 def markdown(r: dict) -> str:
     names = [k for k in detectors.CLASSES]
-    rows = [[s, *(v[k] for k in names), v["movement"], v["times_real_time"]] for s, v in r["steps"].items()]
+    rows = [[s, *(v[k] for k in names), v["movement"], v["cpu_seconds"]] for s, v in r["steps"].items()]
     rows.append(["renders", *(r["renders"][k] for k in names), None, None])
-    return table(["steps", *names, "movement", "times real time"], rows) + f"\n\n{r['prompts']} prompts, both languages."
+    return table(["steps", *names, "movement", "CPU s a second of video"], rows) + f"\n\n{r['prompts']} prompts, both languages."
