@@ -22,13 +22,16 @@ check_options
 setup
 compose "$prompt"
 rate=${fps:-24/1}
+# Sound that goes on would keep the stream open when the pictures have ended. A buffer has 1024 samples.
+silence=(audiotestsrc wave=silence)
+[[ -z $seconds ]] || silence+=("num-buffers=$(awk -v s="$seconds" 'BEGIN { printf "%d", s * 44100 / 1024 + 1 }')")
 
 # shellcheck disable=SC2054 # commas are gst-launch's
 launch=(
   "${generate[@]}" ! video/x-raw,format=I420
   # A key frame every two seconds: that long a viewer who joins waits for a picture.
   ! x264enc tune=zerolatency speed-preset=veryfast bitrate=2000 key-int-max=$((2 * ${rate%/*} / ${rate#*/})) ! h264parse ! queue ! mux.
-  audiotestsrc wave=silence ! audio/x-raw,rate=44100,channels=2 ! voaacenc ! aacparse ! queue ! mux.
+  "${silence[@]}" ! audio/x-raw,rate=44100,channels=2 ! voaacenc ! aacparse ! queue ! mux.
   # In step with the clock, sound and picture together.
   flvmux name=mux streamable=true ! rtmp2sink "location=$(quoted "$url")" sync=true
 )

@@ -229,6 +229,14 @@ an_rtmp_server_gets_sound_and_pictures_in_real_time() {
   in_step recorded/cat.flv a 0.0232200
 }
 
+a_stream_of_a_length_ends_by_itself() {
+  start_nginx
+  trap 'kill $nginx 2>/dev/null || true' EXIT
+  timeout 40 "$root/pipelines/rtmp.sh" "$url/cat" "a red cat" --model "$model" --fps 24 --seconds 2 </dev/null
+  sleep 0.5
+  [[ $(ffprobe -v error -of csv=p=0 -count_packets -select_streams v -show_entries stream=nb_read_packets recorded/cat.flv) == 48 ]]
+}
+
 a_server_that_is_not_there_is_an_error() {
   "$root/pipelines/rtmp.sh" rtmp://127.0.0.1:9/live/cat red --model "$model" >log 2>&1 </dev/null && return 1
   cat log
