@@ -1,4 +1,4 @@
-"""Contact sheets: the six prompts, every place at every time of day, every camera move.
+"""Contact sheets: the six prompts, every place by day, at sunset and at night, every camera move.
 
 With a plugin folder they come out of a GStreamer pipeline, as users get them; otherwise out of the package's graphs.
 """
@@ -35,25 +35,28 @@ def piped(bench: Bench, prompt: str, latent_frames: int, seed: int) -> np.ndarra
         return np.fromfile(raw, np.uint8).reshape(-1, HEIGHT, WIDTH, 3).astype(np.float32) / 255
 
 
-def row(bench: Bench, job) -> np.ndarray:
+def moments(bench: Bench, job) -> np.ndarray:
     """As many moments of a prompt's video, from left to right."""
-    prompt, seed, latent_frames, columns = job
+    prompt, seed, latent_frames, count = job
     frames = piped(bench, prompt, latent_frames, seed) if bench.plugin else bench.video(prompt, latent_frames, seed)
-    picks = np.linspace(0, len(frames) - 1, columns).round().astype(int)
+    picks = np.linspace(0, len(frames) - 1, count).round().astype(int)
     return (np.concatenate(list(frames[picks]), 1) * 255 + .5).astype(np.uint8)
 
 
-def sheet(bench: Bench, prompts: list[str], name: str, latent_frames: int = 9, columns: int = 5) -> None:
-    """One row a prompt."""
-    rows = bench.map(name, row, [(prompt, i, latent_frames, columns) for i, prompt in enumerate(prompts)])
-    Image.fromarray(np.concatenate(rows)).save(bench.out / f"{name}.png")
+def sheet(bench: Bench, rows: list[list[str]], name: str, latent_frames: int, count: int) -> None:
+    """The videos of each row's prompts side by side, as many moments of each."""
+    prompts = [prompt for row in rows for prompt in row]
+    found = bench.map(name, moments, [(prompt, i, latent_frames, count) for i, prompt in enumerate(prompts)])
+    wide = len(rows[0])
+    picture = np.concatenate([np.concatenate(found[i:i + wide], 1) for i in range(0, len(found), wide)])
+    Image.fromarray(picture).save(bench.out / f"{name}.jpg", quality=88)
 
 
 def measure(bench: Bench) -> dict:
-    sheet(bench, list(PROMPTS), "prompts")
-    sheet(bench, [f"{PLACES[p]}，{t}" for p in world.PLACES for t in TIMES.values()], "places", columns=3, latent_frames=6)
-    sheet(bench, [CAMERAS[c] for c in world.CAMERAS], "cameras", latent_frames=13)
-    return {"written": [f"{n}.png" for n in ("prompts", "places", "cameras")]}
+    sheet(bench, [[prompt] for prompt in PROMPTS], "prompts", 9, 5)
+    sheet(bench, [[f"{PLACES[place]}，{time}" for time in TIMES.values()] for place in world.PLACES], "places", 6, 2)
+    sheet(bench, [[CAMERAS[camera]] for camera in world.CAMERAS], "cameras", 13, 5)
+    return {"written": [f"{name}.jpg" for name in ("prompts", "places", "cameras")]}
 
 
 def markdown(r: dict) -> str:
