@@ -62,6 +62,11 @@ fn ltx_video_0_9_1_with_a_timestep_in_the_decoder() {
 }
 
 #[test]
+fn ltx_video_0_9_5_with_conditions() {
+    Instance::unpack("ltx-video-0.9.5").matches_diffusers();
+}
+
+#[test]
 fn cogvideox_2b_with_positions_in_a_table() {
     Instance::unpack("cogvideox-2b").matches_diffusers();
 }

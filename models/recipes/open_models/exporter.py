@@ -50,7 +50,10 @@ def trace(graph: Graph, opset: int, form: str) -> ir.Model:
 def dynamic_shapes(graph: Graph) -> tuple:
     """An axis name that several inputs use is one symbol, for torch.export to know that they are equal."""
     uses = collections.Counter(a for i in graph.inputs for a in set(i.axes) if isinstance(a, str))
-    shared = {a: torch.export.Dim(a, min=1, max=BATCH_LIMIT if a == "B" else None) for a, n in uses.items() if n > 1}
+    derived = {a: of for a, of in graph.derived.items() if a in uses}
+    roots = [a for a, n in uses.items() if n > 1 and a not in derived] + [root for root, _, _ in derived.values()]
+    shared = {a: torch.export.Dim(a, min=1, max=BATCH_LIMIT if a == "B" else None) for a in roots}
+    shared |= {a: scale * shared[root] + offset if offset else scale * shared[root] for a, (root, scale, offset) in derived.items()}
     free = torch.export.Dim.DYNAMIC
     shapes = [{k: shared.get(a, free) for k, a in enumerate(i.axes) if isinstance(a, str)} for i in graph.inputs]
     code = graph.module.forward.__code__

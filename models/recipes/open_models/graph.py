@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 import torch
@@ -78,7 +78,8 @@ class Graph:
     `module` takes the inputs in their order and returns the outputs in theirs. `reference` computes the same with
     diffusers' own, unmodified code; without one the check compares with `module` itself. The graph is traced with the
     first of `sizes`, in which no axis should have size 1, and checked with all. What can't be traced in one piece is
-    made by `assemble`, which gets the tracer; `module` is nothing then, and `reference` is needed.
+    made by `assemble`, which gets the tracer; `module` is nothing then, and `reference` is needed. `derived` says of axes
+    that they are another one times a number plus a number, which saves the tracer hours of asking what divides what.
     """
 
     file: str
@@ -88,6 +89,7 @@ class Graph:
     sizes: Sequence[Sizes]
     reference: Callable[..., torch.Tensor | tuple[torch.Tensor, ...]] | None = None
     assemble: Callable[[Callable[[Graph], ir.Model]], ir.Model] | None = None
+    derived: Mapping[str, tuple[str, int, int]] = field(default_factory=dict)
 
     def example(self, sizes: Sizes, seed: int = 0) -> tuple[torch.Tensor, ...]:
         """Inputs of the given sizes, the same ones for the same seed."""

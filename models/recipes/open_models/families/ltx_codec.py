@@ -4,12 +4,14 @@ from __future__ import annotations
 from unittest import mock
 
 import torch
-from diffusers import AutoencoderKLLTXVideo
+from diffusers import AutoencoderKLLTXVideo, LTXConditionPipeline
+from diffusers.models.autoencoders import vae as vae_distributions
+from diffusers.pipelines.ltx import pipeline_ltx_condition
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..codec import Scaling, from_frames, is_first_frame, sizes, to_frames
-from ..graph import FRAMES, LATENTS, Graph, Input, normal, uniform
+from ..codec import Scaling, begin_with, from_frames, sizes, to_frames
+from ..graph import FRAMES, LATENTS, Graph, Input, constant, first_given, normal, timesteps, uniform
 from ..images import pixels
 
 
@@ -76,20 +78,57 @@ class Encoder(nn.Module):
 
 
 class FirstFrame(nn.Module):
-    """The image is the first latent frame, and the mask says that it is given."""
+    """The image is the first latent frame, drawn from the encoder's posterior, and the mask says that it is given.
 
-    def __init__(self, encoder: Encoder):
+    The order of the noises is that in which the pipeline draws them. With `keeps`, the image's latents are an output, too.
+    """
+
+    def __init__(self, vae: AutoencoderKLLTXVideo, keeps: bool):
         super().__init__()
-        self.encoder = encoder
+        self.vae, self.scaling, self.keeps = vae, scaling(vae), keeps
 
-    def forward(self, image: Tensor, noise: Tensor):
-        first = is_first_frame(noise)
-        mask = (~first).to(noise.dtype).expand(noise.shape[0], 1, -1, noise.shape[3], noise.shape[4])
-        return torch.where(first, self.encoder(image), noise), mask
+    def forward(self, image: Tensor, first: Tensor, second: Tensor):
+        noise, image_noise = (first, second) if self.keeps else (second, first)
+        mean, variance = self.vae.encoder(from_frames(image)).chunk(2, dim=1)
+        given = self.scaling.from_codec(mean + torch.exp(0.5 * variance.clamp(-30, 20)) * image_noise)
+        return (*begin_with(given, noise), given) if self.keeps else begin_with(given, noise)
 
 
-def graphs(vae: AutoencoderKLLTXVideo) -> list[Graph]:
-    """decoder, encoder and conditioner."""
+class Renoise(nn.Module):
+    """Noise on the given cells, drawn anew before each step, and less and less of it: the square of the timestep's share."""
+
+    def forward(self, latents: Tensor, timestep: Tensor, noise: Tensor, condition_mask: Tensor, condition_latents: Tensor,
+                image_cond_noise_scale: Tensor) -> Tensor:
+        everywhere = lambda x: x[:, None, None, None, None]
+        drawn = everywhere(image_cond_noise_scale) * noise.permute(0, 4, 1, 2, 3)
+        return torch.where(condition_mask > 0, latents, condition_latents + drawn * everywhere(timestep / 1000) ** 2)
+
+
+def renoise(channels: int) -> Graph:
+    """conditioner_step.onnx of a pipeline of conditions, whose noise is drawn cell by cell."""
+    inputs = [
+        Input("latents", LATENTS(channels)), Input("timestep", ("B",), timesteps), Input("noise", ("B", "T", "H", "W", channels)),
+        Input("condition_mask", ("B", 1, "T", "H", "W"), first_given), Input("condition_latents", ("B", channels, 1, "H", "W")),
+        Input("image_cond_noise_scale", ("B",), constant(0.15)),
+    ]
+
+    def reference(latents, timestep, noise, mask, given, scale):
+        cells = lambda x: LTXConditionPipeline._pack_latents(x)
+        sample, start = cells(latents), cells(given.expand_as(latents))
+        is_given = cells(1 - mask).squeeze(-1)
+        out = torch.empty_like(sample)
+        for row, t in enumerate(timestep / 1000):
+            with mock.patch.object(pipeline_ltx_condition, "randn_tensor", lambda *_, row=row, **__: noise[row : row + 1].flatten(1, 3)):
+                part = (x[row : row + 1] for x in (start, sample))
+                out[row] = LTXConditionPipeline.add_noise_to_image_conditioning_latents(t, *part, float(scale[row]), is_given[row : row + 1], None)[0]
+        return out.transpose(1, 2).reshape(latents.shape)
+
+    sizes = ({"B": 2, "T": 3, "H": 4, "W": 6}, {"B": 1, "T": 1, "H": 3, "W": 2})
+    return Graph("conditioner_step.onnx", Renoise(), inputs, {"sample": LATENTS(channels)}, sizes, reference)
+
+
+def graphs(vae: AutoencoderKLLTXVideo, conditions: bool = False) -> list[Graph]:
+    """decoder, encoder and conditioner, and its step for a pipeline of conditions."""
     channels, conditioned = vae.config.latent_channels, vae.config.timestep_conditioning
     if any(vae.config.decoder_inject_noise) and not conditioned:
         raise ValueError("a decoder of LTX that injects noise and takes no timestep is not known: it has no input to take the noise from")
@@ -112,15 +151,24 @@ def graphs(vae: AutoencoderKLLTXVideo) -> list[Graph]:
     def encode(frames):
         return constants.from_codec(vae.encode(from_frames(frames)).latent_dist.mode())
 
-    def condition(image, noise):
+    def condition(image, first, second):
+        noise, image_noise = (first, second) if conditions else (second, first)
         latents, mask = noise.clone(), torch.ones_like(noise[:, :1])
-        latents[:, :, :1], mask[:, :, 0] = encode(image), 0
-        return latents, mask
+        with mock.patch.object(vae_distributions, "randn_tensor", lambda *_, **__: image_noise):
+            given = constants.from_codec(vae.encode(from_frames(image)).latent_dist.sample())
+        latents[:, :, :1], mask[:, :, 0] = given, 0
+        return (latents, mask, given) if conditions else (latents, mask)
 
-    encoder = Encoder(vae)
+    noises = [Input("noise", LATENTS(channels)), Input("image_noise", ("B", channels, 1, "H", "W"))]
+    conditioned_on = {"latents": LATENTS(channels), "condition_mask": ("B", 1, "T", "H", "W")}
+    if conditions:
+        conditioned_on["condition_latents"] = ("B", channels, 1, "H", "W")
+    derived = {"h": ("H", vae.spatial_compression_ratio, 0), "w": ("W", vae.spatial_compression_ratio, 0),
+               "F": ("T", vae.temporal_compression_ratio, 1 - vae.temporal_compression_ratio)}
     return [
         Graph("decoder.onnx", Decoder(vae), decoder_inputs, {"frames": FRAMES}, cells, decode),
-        Graph("encoder.onnx", encoder, [frames], {"latents": LATENTS(channels)}, cells, encode),
-        Graph("conditioner.onnx", FirstFrame(encoder), [Input("image", ("B", 1, "h", "w", 3), pixels), Input("noise", LATENTS(channels))],
-              {"latents": LATENTS(channels), "condition_mask": ("B", 1, "T", "H", "W")}, cells, condition),
+        Graph("encoder.onnx", Encoder(vae), [frames], {"latents": LATENTS(channels)}, cells, encode, derived=derived),
+        Graph("conditioner.onnx", FirstFrame(vae, conditions), [Input("image", ("B", 1, "h", "w", 3), pixels), *noises[:: 1 if conditions else -1]],
+              conditioned_on, cells, condition, derived=derived),
+        *([renoise(channels)] if conditions else []),
     ]

@@ -1,13 +1,13 @@
-"""LTX-Video 0.9.0, and 0.9.1 with its decoder that knows a timestep."""
+"""LTX-Video 0.9.0, 0.9.1 with its decoder that knows a timestep, and 0.9.5 with its other encoder and its conditions."""
 
 import torch
-from diffusers import (AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXImageToVideoPipeline, LTXPipeline,
-                       LTXVideoTransformer3DModel)
-from diffusers.pipelines.ltx import pipeline_ltx_image2video
+from diffusers import (AutoencoderKLLTXVideo, FlowMatchEulerDiscreteScheduler, LTXConditionPipeline, LTXImageToVideoPipeline,
+                       LTXPipeline, LTXVideoTransformer3DModel)
 
 from parity import text, tiny_tokenizers
 from parity.grid import randomize, soften
 from parity.instance import CHINESE, Case, Instance
+from parity.instances import pixart
 
 CONDITIONED = dict(decoder_block_out_channels=(8, 16, 32), decoder_layers_per_block=(1, 1, 1, 1),
                    decoder_spatio_temporal_scaling=(True, True, True), decoder_inject_noise=(False,) * 4,
@@ -17,6 +17,9 @@ VAES = {
     "0.9.0": dict(**PLAIN_ENCODER, decoder_block_out_channels=(8, 8, 8, 8), decoder_layers_per_block=(1, 1, 1, 1, 1),
                   decoder_spatio_temporal_scaling=(True, True, True, False), decoder_inject_noise=(False,) * 5),
     "0.9.1": dict(**PLAIN_ENCODER, **CONDITIONED),
+    "0.9.5": dict(**CONDITIONED, block_out_channels=(4, 8, 8, 16, 16), down_block_types=("LTXVideo095DownBlock3D",) * 4,
+                  spatio_temporal_scaling=(True,) * 4, spatial_compression_ratio=32, temporal_compression_ratio=8,
+                  downsample_type=("spatial", "temporal", "spatiotemporal", "spatiotemporal")),
 }
 
 
@@ -28,15 +31,15 @@ def vae(version: str) -> AutoencoderKLLTXVideo:
     return model
 
 
-def pipeline(version: str) -> LTXPipeline:
+def pipeline(version: str) -> LTXPipeline | LTXConditionPipeline:
     transformer = LTXVideoTransformer3DModel(
         in_channels=8, out_channels=8, num_attention_heads=4, attention_head_dim=8, cross_attention_dim=32, num_layers=2,
         caption_channels=32)
-    scheduler = FlowMatchEulerDiscreteScheduler(
-        use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024, max_image_seq_len=4096,
-        shift_terminal=0.1)
-    return LTXPipeline(tokenizer=tiny_tokenizers.t5(128), text_encoder=text.t5(24), vae=vae(version),
-                       transformer=randomize(transformer, 21), scheduler=scheduler)
+    shifts = dict(use_dynamic_shifting=True, base_shift=0.95, max_shift=2.05, base_image_seq_len=1024, max_image_seq_len=4096,
+                  shift_terminal=0.1)
+    kind, shifts = (LTXConditionPipeline, {}) if version == "0.9.5" else (LTXPipeline, shifts)
+    return kind(tokenizer=tiny_tokenizers.t5(128), text_encoder=text.t5(24), vae=vae(version),
+                transformer=randomize(transformer, 21), scheduler=FlowMatchEulerDiscreteScheduler(**shifts))
 
 
 def latents(pipeline: LTXPipeline, packed: torch.Tensor, case: Case) -> torch.Tensor:
@@ -51,20 +54,19 @@ def embeds(result: tuple) -> tuple[dict, dict]:
             {"prompt_embeds": negative, "prompt_mask": negative_mask})
 
 
-def image_pipeline(pipeline: LTXPipeline) -> LTXImageToVideoPipeline:
-    """Returns the pipeline with one change: the image's latents are the posterior's mode, as in the package, and no sample of it."""
-    pipeline_ltx_image2video.retrieve_latents = lambda encoded, generator=None, sample_mode="argmax": encoded.latent_dist.mode()
-    return LTXImageToVideoPipeline(**pipeline.components)
+def image_pipeline(pipeline: LTXPipeline | LTXConditionPipeline) -> LTXImageToVideoPipeline | LTXConditionPipeline:
+    return pipeline if isinstance(pipeline, LTXConditionPipeline) else LTXImageToVideoPipeline(**pipeline.components)
 
 
 def decode_arguments() -> dict[str, object]:
     return {"decode_timestep": 0.05, "decode_noise_scale": 0.025}
+
 
 INSTANCES = [
     Instance(f"ltx-video-{version}", lambda version=version: pipeline(version), [
         Case("landscape", 96, 64, 17, guidance_scale=3.0, frame_rate=25, arguments=decode),
         Case("portrait", 64, 96, 9, guidance_scale=3.0, frame_rate=24, prompt=CHINESE, negative_prompt="", arguments=decode),
         Case("image", 96, 64, 17, guidance_scale=3.0, frame_rate=25, image=True, arguments=decode),
-    ], latents=latents, embeds=embeds, image_pipeline=image_pipeline)
-    for version, decode in (("0.9.0", dict), ("0.9.1", decode_arguments))
+    ], latents=latents, embeds=pixart.embeds if version == "0.9.5" else embeds, image_pipeline=image_pipeline)
+    for version, decode in (("0.9.0", dict), ("0.9.1", decode_arguments), ("0.9.5", decode_arguments))
 ]
