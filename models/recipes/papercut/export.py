@@ -125,6 +125,8 @@ step = "encoder_step.onnx"
 type = "FlowMatchEulerDiscreteScheduler"
 num_train_timesteps = 1000
 shift = {args.shift}
+sigma_schedule = "linspace"
+solver_order = 2
 
 [defaults]
 num_inference_steps = {args.steps}
@@ -175,9 +177,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_work(parser)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the package; replaced when all is written")
-    parser.add_argument("--steps", type=int, default=6, help="default number of denoising steps")
+    parser.add_argument("--steps", type=int, default=4, help="default number of denoising steps")
     parser.add_argument("--guidance", type=float, default=1.0, help="default guidance scale")
-    parser.add_argument("--shift", type=float, default=3.0, help="shift of the noise levels")
+    parser.add_argument("--shift", type=float, default=2.0, help="shift of the noise levels")
     parser.add_argument("--untrained", action="store_true", help="random weights where there is no checkpoint")
     args = parser.parse_args()
     vae, vae_note = checkpoints.load_vae(args.work, args.untrained)

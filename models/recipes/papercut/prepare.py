@@ -2,12 +2,14 @@
 
 python -m papercut.prepare --minutes 4
 
-Renders are not kept.  Stored beside the autoencoder: the latents' mean and standard deviation, and how much of the
+Renders are not kept.  Every --seed adds files to those of the others, also while the transformer is being trained: it
+takes them up as they come.  Stored beside the autoencoder: the latents' mean and standard deviation, and how much of the
 picture hangs on each channel.
 """
 from __future__ import annotations
 
 import argparse
+import pathlib
 import pickle
 import time
 
@@ -36,8 +38,11 @@ class Encoded:
     def __init__(self):
         self.latents, self.masks, self.scenes = [], [], []
 
-    def write(self, path) -> None:
-        np.savez(path, latents=np.stack(self.latents), masks=np.stack(self.masks), scenes=np.frombuffer(pickle.dumps(self.scenes), np.uint8))
+    def write(self, path: pathlib.Path) -> None:
+        """Writes beside its place and renames, so that a training run never reads half a file."""
+        new = path.with_suffix(".new.npz")
+        np.savez(new, latents=np.stack(self.latents), masks=np.stack(self.masks), scenes=np.frombuffer(pickle.dumps(self.scenes), np.uint8))
+        new.replace(path)
 
 
 def encode(vae, clips: np.ndarray, device) -> np.ndarray:
@@ -62,12 +67,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_work(parser)
     parser.add_argument("--minutes", type=float, default=2 if parallel.device().type == "cuda" else 6)
-    parser.add_argument("--seed", type=int, default=0, help="another seed makes other scenes (for a later day's run)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed makes other scenes, which are added")
     parser.add_argument("--processes", type=int, default=cores(), help="processes that render (default: %(default)s)")
     args = parser.parse_args()
     device, start = parallel.device(), time.time()
     vae, _ = load_vae(args.work)
     vae.to(device)
+    if "importance" not in load(args.work / "vae.pt"):  # trained since: latents made before are no longer its own
+        for old in args.work.glob("data/latents-*.npz"):
+            old.unlink()
     done = {name: Encoded() for name in POOLS}
     frames_done, seed, last = dict.fromkeys(POOLS, 0), FIRST_SEED * (1 + args.seed), start
     with renderers(args.processes) as pool:
@@ -97,7 +105,7 @@ def main() -> None:
     (args.work / "data").mkdir(parents=True, exist_ok=True)
     for name, encoded in done.items():
         if encoded.scenes:
-            encoded.write(args.work / f"data/latents-{name}.npz")
+            encoded.write(args.work / f"data/latents-{name}-{args.seed}.npz")
             print(f"{name}: {len(encoded.scenes)} clips", flush=True)
     state = load(args.work / "vae.pt")
     if "importance" in state:  # latents made on another day are of the same measure

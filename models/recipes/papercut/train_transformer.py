@@ -8,6 +8,7 @@ is baked in: the target becomes what classifier-free guidance would give.
 from __future__ import annotations
 
 import argparse
+import pathlib
 import pickle
 import random
 import time
@@ -38,22 +39,32 @@ def shares(kind: str) -> dict[str, float]:
 class Latents:
     """All latents in memory, normalised, by pool: float16 [n, C, T, h, w], masks of the subjects, and scenes."""
 
-    def __init__(self, work):
+    def __init__(self, work: pathlib.Path):
         vae, _ = load_vae(work)
-        mean, std = (v.cpu().numpy()[:, None, None, None] for v in (vae.mean, vae.std))
+        self.folder = work / "data"
+        self.mean, self.std = (v.cpu().numpy()[:, None, None, None] for v in (vae.mean, vae.std))
         self.importance = load(work / "vae.pt")["importance"].float().cpu()
-        self.pools = {}
-        for name in POOLS:
-            if not (path := work / f"data/latents-{name}.npz").exists():
-                continue
-            part = np.load(path)
-            z = part["latents"]
-            for i in range(0, len(z), 256):
-                z[i:i + 256] = (z[i:i + 256] - mean) / std
-            self.pools[name] = z, part["masks"], pickle.loads(part["scenes"].tobytes())
+        self.pools: dict[str, tuple[np.ndarray, np.ndarray, list[Scene]]] = {}
+        self.seen: set[pathlib.Path] = set()
+        self.refresh()
         for kind in KINDS:
             if not any(name.startswith(kind) for name in self.pools):
-                raise SystemExit(f"no {kind} in {work / 'data'}: run papercut.prepare, for longer")
+                raise SystemExit(f"no {kind} in {self.folder}: run papercut.prepare, for longer")
+
+    def refresh(self) -> None:
+        """Takes up the files that have come since."""
+        for name in POOLS:
+            for path in sorted({p for p in self.folder.glob(f"latents-{name}-*.npz") if p.stem[len(f"latents-{name}-"):].isdigit()} - self.seen):
+                self.seen.add(path)
+                part = np.load(path)
+                z = part["latents"]
+                for i in range(0, len(z), 256):
+                    z[i:i + 256] = (z[i:i + 256] - self.mean) / self.std
+                new = z, part["masks"], pickle.loads(part["scenes"].tobytes())
+                if name in self.pools:
+                    old = self.pools[name]
+                    new = np.concatenate([old[0], new[0]]), np.concatenate([old[1], new[1]]), old[2] + new[2]
+                self.pools[name] = new
 
     def draw(self, rng: random.Random, kind: str, count: int, frames: int):
         """`count` frames' worth of a kind: latents [n, C, frames, h, w], masks [n, frames, h, w] in 0..1, scenes.  Longer
@@ -128,7 +139,7 @@ def kind_of_step(it: int, progress: float) -> tuple[str, int]:
     if progress < .4:
         kind = "images" if x < .6 else "clips"
     else:
-        kind = "images" if x < .3 else "clips" if x < .75 else "sequences"
+        kind = "images" if x < .2 else "clips" if x < .72 else "sequences"
     return kind, 1 if kind == "images" else dice.choice((3, 3, 3, 5)) if kind == "clips" else dice.choice((6, 9, 12, 15))
 
 
@@ -168,6 +179,8 @@ def train(rank: int, workers: int, args) -> None:
     def example(i: int):
         """A step's data: latents, masks, captions' ids, masks and attributes."""
         kind, frames = kind_of_step(first + i, curriculum())
+        if i % 100 == 0:
+            data.refresh()
         rng = random.Random((first + i) * 64 + rank)
         x0, mask, scenes = data.draw(rng, kind, args.frames, frames)
         texts, said = captions_of(scenes, rng, .12)
