@@ -109,6 +109,28 @@ fn a_stream_s_timesteps_end_at_0() {
 }
 
 #[test]
+fn segments_of_clips_are_whole_latent_frames_of_a_decoder_for_clips() {
+    let decoder = "file = \"decoder.onnx\"\n";
+    let (min, stride) = ("tile_sample_min_num_frames", "tile_sample_stride_num_frames");
+    let fields = |a: usize, b: usize| format!("{decoder}{min} = {a}\n{stride} = {b}\n");
+    for (to, words) in [
+        (format!("{decoder}{min} = 16\n"), [min, "together"]),
+        (format!("{decoder}{stride} = 16\n"), [stride, "together"]),
+        (fields(16, 20), [stride, "stride <= min"]),
+        (fields(16, 0), [stride, "0 < stride"]),
+        (fields(16, 6), [stride, "multiples of 4 frames"]),
+        (fields(17, 8), [min, "multiples of 4 frames"]),
+    ] {
+        let error = wrong("tiny-clip", decoder, &to);
+        assert!(error.contains("model.toml"), "{error}");
+        assert!(words.iter().all(|word| error.contains(word)), "{to}: {error}");
+    }
+    let init = "init = \"decoder_init.onnx\"\n";
+    let error = wrong("tiny-stream", init, &format!("{init}{min} = 16\n{stride} = 8\n"));
+    assert!(error.contains("`init` and `step` need no segments"), "{error}");
+}
+
+#[test]
 fn every_input_of_every_graph_has_to_come_from_somewhere() {
     let named = "file = \"text_encoder_2.onnx\"";
     for (from, to, words) in [

@@ -262,8 +262,8 @@ impl CaseReference<'_> {
         decoder.set_noise_position(noise);
         let frames = decoder.decode(latents, &Cancel::new()).unwrap();
         assert_eq!(frames.len(), self.case.num_frames);
-        let found: Vec<f32> =
-            (0..frames.len()).flat_map(|index| frames.rows(index)).flatten().copied().collect();
+        let values = (0..frames.len()).flat_map(|index| frames.rows(index)).flatten();
+        let found: Vec<f32> = values.map(|value| value.clamp(0.0, 1.0)).collect();
         let found: Vec<f32> = found.into_iter().step_by(self.case.frame_stride).collect();
         close(&found, &self.frames(), FRAMES, &self.said("frames"));
     }

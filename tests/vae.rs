@@ -1,4 +1,6 @@
-//! The video compression network: chunks go on from one another, sizes are cropped, tiles leave no trace.
+//! The video compression network: chunks go on from one another, sizes are cropped, tiles leave no trace, long clips are cut up.
+
+mod util;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -216,15 +218,8 @@ fn a_chunk_of_another_length_is_refused_and_says_what_would_do() {
 
 #[test]
 fn a_package_without_the_other_half_says_so() {
-    let folder = tempfile::tempdir().unwrap();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/packages/tiny-clip");
-    for file in std::fs::read_dir(&from).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
-    }
-    let manifest = folder.path().join("model.toml");
-    let text = std::fs::read_to_string(&manifest).unwrap();
-    std::fs::write(&manifest, text.replace("[encoder]\nfile = \"encoder.onnx\"\n", "")).unwrap();
+    let folder = util::copy_of("tiny-clip");
+    util::edit(&folder, "model.toml", "[encoder]\nfile = \"encoder.onnx\"\n", "");
     let package = Arc::new(Package::open(folder.path()).unwrap());
     let model = Arc::new(Model::new(package, RuntimeOptions::default()));
     let error = Encoder::new(model.clone(), 64, 48, Tiling::Auto).unwrap_err().to_string();
@@ -244,4 +239,113 @@ fn a_cancelled_chunk_ends_the_scene() {
     cancel.reset();
     assert!(decoder.is_first());
     assert_eq!(decoder.decode(&chunk, &cancel).unwrap().len(), 1);
+}
+
+/// A model of clips, four frames a latent frame, that codes clips of more than `min` frames in segments, one every `stride` frames;
+/// with its folder, which has to live as long.
+fn segmented(min: usize, stride: usize) -> (tempfile::TempDir, Arc<Model>) {
+    let folder = util::copy_of("tiny-clip");
+    for codec in ["decoder", "encoder"] {
+        let file = format!("file = \"{codec}.onnx\"\n");
+        let fields =
+            format!("tile_sample_min_num_frames = {min}\ntile_sample_stride_num_frames = {stride}\n");
+        util::edit(&folder, "model.toml", &file, &format!("{file}{fields}"));
+    }
+    let package = Arc::new(Package::open(folder.path()).unwrap());
+    (folder, Arc::new(Model::new(package, RuntimeOptions::default())))
+}
+
+/// diffusers' `blend_t` and the concatenation after it, on the coded segments, each a list of frames or latent frames: all of the first,
+/// of later ones all but the first, from which the one before fades over `overlap`; `stride` of each are taken.
+fn blended(mut segments: Vec<Vec<Vec<f32>>>, overlap: usize, stride: usize) -> Vec<Vec<f32>> {
+    let mut clip = Vec::new();
+    for index in 0..segments.len() {
+        if index > 0 {
+            segments[index].remove(0);
+            let before = segments[index - 1].clone();
+            let own = &mut segments[index];
+            let overlap = overlap.min(before.len()).min(own.len());
+            for x in 0..overlap {
+                let share = x as f32 / overlap as f32;
+                for (own, before) in own[x].iter_mut().zip(&before[before.len() - overlap + x]) {
+                    *own = before * (1.0 - share) + *own * share;
+                }
+            }
+        }
+        clip.extend(segments[index].iter().take(stride + usize::from(index == 0)).cloned());
+    }
+    clip
+}
+
+fn frames_of(frames: &Frames) -> Vec<Vec<f32>> {
+    (0..frames.len()).map(|index| frames.rows(index).flatten().copied().collect()).collect()
+}
+
+fn assert_same(found: &[Vec<f32>], right: &[Vec<f32>]) {
+    assert_eq!(found.len(), right.len());
+    for (index, (found, right)) in found.iter().zip(right).enumerate() {
+        let worst = found.iter().zip(right).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(found.len() == right.len() && worst < 1e-6, "frame {index} is off by {worst}");
+    }
+}
+
+#[test]
+fn a_long_clip_is_decoded_in_segments_that_fade_into_each_other() {
+    let cancel = Cancel::new();
+    let mut whole = decoder("tiny-clip", 64, 48, Tiling::Off);
+    // Of 8 frames every 4 (and a last segment of 8 frames), and of 16 every 8 with half of each faded.
+    for (min, stride, starts, count) in
+        [(8, 4, vec![0..3, 1..4, 2..5, 3..5], 5), (16, 8, vec![0..5, 2..7, 4..7], 7)]
+    {
+        let shape = whole.latent_shape(count);
+        let clip = latents(shape, 5);
+        let mut part = |range| frames_of(&whole.decode(&from_frame(&clip, shape, range), &cancel).unwrap());
+        let right = blended(starts.into_iter().map(&mut part).collect(), min - stride, stride);
+        assert_eq!(right.len(), 1 + (count - 1) * 4);
+        for tiling in [Tiling::Off, TILES] {
+            let (_folder, model) = segmented(min, stride);
+            let mut decoder = Decoder::new(model, 64, 48, tiling).unwrap();
+            for _ in 0..2 {
+                let mut found = Vec::new();
+                let mut lengths = Vec::new();
+                let each = |frames: Frames| {
+                    lengths.push(frames.len());
+                    found.extend(frames_of(&frames));
+                    Ok::<(), Error>(())
+                };
+                decoder.decode_each(&clip, &cancel, each).unwrap();
+                assert_eq!(lengths[..2], [stride + 1, stride], "frames come as they are final");
+                assert_same(&found, &right);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_clip_of_one_segment_is_decoded_whole() {
+    let cancel = Cancel::new();
+    let (_folder, model) = segmented(8, 4);
+    let mut segmented = Decoder::new(model, 64, 48, Tiling::Off).unwrap();
+    let clip = latents(segmented.latent_shape(2), 5);
+    let right = decoder("tiny-clip", 64, 48, Tiling::Off).decode(&clip, &cancel).unwrap();
+    assert!(frames_of(&segmented.decode(&clip, &cancel).unwrap()) == frames_of(&right));
+}
+
+#[test]
+fn a_long_clip_is_encoded_in_segments_that_fade_into_each_other() {
+    let cancel = Cancel::new();
+    let clip: Vec<Vec<u8>> =
+        (0..25).map(|n| (0..64 * 48 * 3).map(|i| (i * 5 + n * n * 3) as u8).collect()).collect();
+    let encode = |model, frames: &[Vec<u8>]| {
+        let mut encoder = Encoder::new(model, 64, 48, Tiling::Off).unwrap();
+        frames.iter().for_each(|frame| encoder.push(frame, 64 * 3).unwrap());
+        let latents = encoder.encode(&cancel).unwrap().latents;
+        let shape = encoder.latent_shape(latents.len() / encoder.latent_shape(1).iter().product::<usize>());
+        (0..shape[1]).map(|t| from_frame(&latents, shape, t..t + 1)).collect::<Vec<_>>()
+    };
+    let parts = [0..17, 8..25, 16..25].map(|range| encode(model("tiny-clip"), &clip[range])).to_vec();
+    let right = blended(parts, 2, 2);
+    assert_eq!(right.len(), 7);
+    let (_folder, model) = segmented(16, 8);
+    assert_same(&encode(model, &clip), &right);
 }

@@ -277,6 +277,10 @@ pub struct CodecConfig {
     pub first: Option<usize>,
     /// Latent frames that `step` has to be fed; `None` is any number.
     pub chunk: Option<usize>,
+    /// Frames of the overlapping segments in which longer clips are coded by `file`; `None` codes them whole.
+    pub tile_sample_min_num_frames: Option<usize>,
+    /// Frames from a segment's start to the next one's.
+    pub tile_sample_stride_num_frames: Option<usize>,
 }
 
 impl CodecConfig {
@@ -304,6 +308,7 @@ impl CodecConfig {
         if self.first == Some(0) || self.chunk == Some(0) {
             return Err(format!("`{table}.first` and `{table}.chunk` must not be 0"));
         }
+        self.check_segments(table, m.latents.temporal_compression_ratio)?;
         if m.stream.is_none() && self.init.is_some() {
             let (first, chunk) = (self.first.unwrap_or(1), self.chunk.unwrap_or(1));
             let ratio = m.latents.temporal_compression_ratio;
@@ -320,6 +325,30 @@ impl CodecConfig {
             }
         }
         Ok(())
+    }
+}
+
+impl CodecConfig {
+    fn check_segments(&self, table: &str, ratio: usize) -> Result<(), String> {
+        let (min, stride) = (self.tile_sample_min_num_frames, self.tile_sample_stride_num_frames);
+        let names =
+            format!("`{table}.tile_sample_min_num_frames` and `{table}.tile_sample_stride_num_frames`");
+        match (min, stride) {
+            (None, None) => Ok(()),
+            _ if self.init.is_some() => Err(format!(
+                "{names} are for a graph for whole clips alone; `init` and `step` need no segments"
+            )),
+            (Some(min), Some(stride))
+                if stride > 0 && stride <= min && [min, stride].iter().all(|n| n.is_multiple_of(ratio)) =>
+            {
+                Ok(())
+            }
+            (Some(min), Some(stride)) => Err(format!(
+                "{names} are {min} and {stride}; 0 < stride <= min is needed, in multiples of {ratio} frames \
+                 (`latents.temporal_compression_ratio`)"
+            )),
+            _ => Err(format!("{names} must be there together")),
+        }
     }
 }
 

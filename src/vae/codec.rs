@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::segments::Segments;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::package::{CodecConfig, state_out_of};
@@ -21,6 +22,8 @@ pub(super) struct Codec {
     /// For a scene's first piece, and for later ones.
     pair: Option<(Slot, Slot)>,
     lengths: Lengths,
+    /// How long clips are cut up, without a pair.
+    segments: Option<Segments>,
     /// Whether both of the pair stay open.
     keep_loaded: bool,
     provider: Option<ExecutionProvider>,
@@ -111,6 +114,7 @@ impl Codec {
             whole: config.file.as_deref().map(Slot::new),
             pair: config.pair().map(|(init, step)| (Slot::new(init), Slot::new(step))),
             lengths: Lengths { first: config.first, chunk: config.chunk, most },
+            segments: Segments::new(config, model.manifest().latents.temporal_compression_ratio),
             keep_loaded: true,
             provider: None,
             input,
@@ -168,6 +172,12 @@ impl Codec {
         let pair = self.pair.iter().flat_map(|(init, step)| [init, step]);
         let mut files = pair.chain(&self.whole).map(|slot| &slot.file);
         files.any(|file| self.model.package().signature(file).input(name).is_some())
+    }
+
+    /// Returns how a clip of `count` latent frames is cut into overlapping segments, each coded as a clip of its own; `None` if it
+    /// isn't.
+    pub fn segments(&self, count: usize) -> Option<Segments> {
+        self.segments.filter(|segments| segments.cut(count))
     }
 
     /// Returns the smallest number of latent frames from `count` upwards that a chunk can have.

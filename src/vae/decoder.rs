@@ -1,8 +1,10 @@
 //! Latents to frames.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::codec::{Codec, Piece, State, reuse};
+use super::segments::Join;
 use super::tiles::{Layout, Tiling};
 use super::{Geometry, num_frames};
 use crate::denoise::DEFAULT_SEED;
@@ -133,7 +135,7 @@ impl Decoder {
     }
 
     /// Decodes a chunk of latents `[C,T,h,w]` and gives `each` its frames as they come: those of a few latent frames at a time where
-    /// the network can go on from piece to piece, so that memory does not grow with the chunk. With an error the scene is forgotten.
+    /// the network can go on from piece to piece or the package has clips cut into segments, so that memory does not grow with the chunk. With an error the scene is forgotten.
     ///
     /// # Errors
     /// [`Error::Shape`] if the length is no number of latent frames that the model takes, or the graph gives something else than
@@ -165,22 +167,43 @@ impl Decoder {
             return Err(Error::Shape { what: "a chunk of latents".into(), found, expected }.into());
         }
         let count = latents.len() / one;
-        let pieces = self.codec.pieces(count, self.is_first())?;
         let drawn = |noise: &DecodeNoise| {
             Generator::at(noise.position).latents([channels, count, h, w], noise.layout)
         };
         let noise = self.noise.as_ref().map(drawn);
-        let mut start = 0;
-        for piece in pieces {
-            let part = |whole| super::latent_frames(whole, channels, plane, start, piece);
+        let piece = |decoder: &mut Self, start, count| {
+            let part = |whole| super::latent_frames(whole, channels, plane, start, count);
             let noise = noise.as_deref().map(part);
-            each(self.piece(&part(latents), noise.as_deref(), piece, cancel)?)?;
-            start += piece;
+            decoder.piece(&part(latents), noise.as_deref(), count, cancel)
+        };
+        match self.codec.segments(count) {
+            Some(segments) => {
+                let ratio = self.geometry.latents.temporal_compression_ratio;
+                let mut join = segments.join(ratio, self.plane());
+                for range in segments.of(count) {
+                    let mut frames = piece(self, range.start, range.len())?;
+                    frames.keep(segments.kept(range.start, frames.len(), ratio), &mut join)?;
+                    each(frames)?;
+                }
+            }
+            None => {
+                let mut start = 0;
+                for count in self.codec.pieces(count, self.is_first())? {
+                    each(piece(self, start, count)?)?;
+                    start += count;
+                }
+            }
         }
         if !self.codec.is_stream() {
             self.reset();
         }
         Ok(())
+    }
+
+    /// Numbers a frame, as the graph gives it.
+    fn plane(&self) -> usize {
+        let ratio = self.geometry.latents.spatial_compression_ratio;
+        self.layout.rows.length * self.layout.columns.length * ratio * ratio * 3
     }
 
     /// Decodes the latent frames that a graph takes at once.
@@ -198,9 +221,8 @@ impl Decoder {
         let [c, t, h, w] = tile_shape;
         let expected = [1, len, h * ratio, w * ratio, 3];
         let Geometry { width, height, .. } = self.geometry;
-        let row = columns.length * ratio * 3;
-        let plane = rows.length * ratio * row;
-        let frames = |data| Frames { parts: vec![Part { data, len }], width, height, row, plane };
+        let (row, plane) = (columns.length * ratio * 3, self.plane());
+        let frames = |data| Frames { parts: vec![Part { data, kept: 0..len }], width, height, row, plane };
 
         let input = reuse(&mut self.input, &[1, c, t, h, w])?;
         let mut decode_noise = match &mut self.noise {
@@ -245,7 +267,8 @@ pub struct Frames {
 #[derive(Debug)]
 struct Part {
     data: Data,
-    len: usize,
+    /// Which of them are the video's.
+    kept: Range<usize>,
 }
 
 #[derive(Debug)]
@@ -258,7 +281,7 @@ enum Data {
 impl Frames {
     /// Returns how many frames there are.
     pub fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.len).sum()
+        self.parts.iter().map(|part| part.kept.len()).sum()
     }
 
     /// Returns whether there are none.
@@ -274,6 +297,19 @@ impl Frames {
     /// Returns the video's height in pixels.
     pub fn height(&self) -> usize {
         self.height
+    }
+
+    /// Keeps those frames of a segment that are the video's, faded into from the segment before.
+    fn keep(&mut self, kept: Range<usize>, join: &mut Join) -> Result<()> {
+        for part in &mut self.parts {
+            let data = match &mut part.data {
+                Data::Graph(tensor) => tensor.f32_mut()?,
+                Data::Blended(data) => data,
+            };
+            join.fade(&mut data[kept.start * self.plane..]);
+            part.kept = kept.clone();
+        }
+        Ok(())
     }
 
     /// Writes frame `index` to `out` as RGB, rows being `stride` bytes apart: 0..1 becomes 0..255, rounded, halves up.
@@ -295,8 +331,8 @@ impl Frames {
     pub fn rows(&self, index: usize) -> impl Iterator<Item = &[f32]> {
         let mut index = index;
         let holds = |part: &&Part| {
-            let holds = index < part.len;
-            index -= if holds { 0 } else { part.len };
+            let holds = index < part.kept.len();
+            index -= if holds { 0 } else { part.kept.len() };
             holds
         };
         let part = self.parts.iter().find(holds).expect("an index below the number of frames");
@@ -304,7 +340,7 @@ impl Frames {
             Data::Graph(tensor) => tensor.f32().expect("checked when decoded"),
             Data::Blended(data) => data,
         };
-        let frame = &data[index * self.plane..][..self.plane];
+        let frame = &data[(part.kept.start + index) * self.plane..][..self.plane];
         frame.chunks_exact(self.row).take(self.height).map(|row| &row[..self.width * 3])
     }
 }
@@ -342,7 +378,8 @@ mod tests {
     fn a_frame_is_cropped_and_its_padding_left_alone() {
         let plane: Vec<f32> = (0..2 * 4 * 3).map(|i| i as f32 / 255.0).collect();
         let data = Data::Blended([plane.clone(), plane].concat());
-        let frames = Frames { parts: vec![Part { data, len: 2 }], width: 3, height: 1, row: 12, plane: 24 };
+        let frames =
+            Frames { parts: vec![Part { data, kept: 0..2 }], width: 3, height: 1, row: 12, plane: 24 };
         let mut out = [99; 20];
         frames.write_rgb(1, &mut out, 10);
         assert_eq!(out[..9], [0, 1, 2, 3, 4, 5, 6, 7, 8]);

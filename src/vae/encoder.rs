@@ -1,5 +1,6 @@
 //! Frames to latents.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::codec::{Codec, Piece, State, reuse};
@@ -172,17 +173,36 @@ impl Encoder {
         let count = self.codec.round_up(num_latent_frames(&latents, len, first), first);
         let padded = num_frames(&latents, count, first);
         let mut whole = vec![0.0; self.geometry.latent_shape(count).iter().product()];
-        let (mut start, mut frame) = (0, 0);
-        for piece in self.codec.pieces(count, first)? {
-            let part = self.piece(frame, piece, cancel)?;
-            // [C,T,h,w]: the piece's latent frames into their place in each channel.
-            let (own, all) = (part.len() / latents.channels, whole.len() / latents.channels);
-            let at = all / count * start;
+        let plane = whole.len() / latents.channels / count;
+        // [C,T,h,w]: latent frames into their place in each channel.
+        let mut put = |part: &[f32], kept: Range<usize>, start: usize| {
+            let (own, all) = (part.len() / latents.channels, plane * count);
             for (part, whole) in part.chunks_exact(own).zip(whole.chunks_exact_mut(all)) {
-                whole[at..at + own].copy_from_slice(part);
+                whole[plane * start..][..plane * kept.len()]
+                    .copy_from_slice(&part[plane * kept.start..plane * kept.end]);
             }
-            frame += num_frames(&latents, piece, first && start == 0);
-            start += piece;
+        };
+        match self.codec.segments(count) {
+            Some(segments) => {
+                let mut joins = vec![segments.join(1, plane); latents.channels];
+                for range in segments.of(count) {
+                    let mut part =
+                        self.piece(range.start * latents.temporal_compression_ratio, range.len(), cancel)?;
+                    let kept = segments.kept(range.start, range.len(), 1);
+                    for (channel, join) in part.chunks_exact_mut(plane * range.len()).zip(&mut joins) {
+                        join.fade(&mut channel[plane * kept.start..]);
+                    }
+                    put(&part, kept.clone(), range.start + kept.start);
+                }
+            }
+            None => {
+                let (mut start, mut frame) = (0, 0);
+                for piece in self.codec.pieces(count, first)? {
+                    put(&self.piece(frame, piece, cancel)?, 0..piece, start);
+                    frame += num_frames(&latents, piece, first && start == 0);
+                    start += piece;
+                }
+            }
         }
         if !self.codec.is_stream() {
             self.states.fill_with(|| None);

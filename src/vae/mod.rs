@@ -3,12 +3,13 @@
 //! A causal network (`init` and `step` graphs) keeps the state of a scene between chunks, so that a video of any length
 //! is coded as it comes, a piece of a few latent frames at a time. The first latent frame of a scene stands for one frame, each later one for
 //! `temporal_compression_ratio` frames. Frames larger than memory allows are coded in overlapping tiles, each with a
-//! state of its own, and blended.
+//! state of its own, and blended. A network for whole clips alone codes long ones in overlapping segments, where its package says so.
 
 mod codec;
 mod decoder;
 mod encoder;
 mod pixels;
+mod segments;
 mod tiles;
 
 pub use decoder::{Decoder, Frames};

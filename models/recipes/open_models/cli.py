@@ -123,7 +123,7 @@ def export_part(part, source, options, writer, check: bool) -> list:
     results = []
     for file in files if check else []:
         start = time.time()
-        result = checks.run(writer.folder, file, cases[file])
+        result = checks.run(writer.folder, file, cases[file], dtype)
         results.append(result)
         print(f"  {file}: {'ok' if result.passes(dtype) else 'WRONG'}, worst error {result.error:.1e} ({result.relative:.1e} of the largest value), "
               f"{result.cases} sizes, {time.time() - start:.1f} s", flush=True)

@@ -7,9 +7,13 @@ from torch import Tensor, nn
 from .graph import Sizes
 
 
-def to_frames(x: Tensor) -> Tensor:
-    """[B,3,F,h,w] in -1..1 to frames [B,F,h,w,3] in 0..1, clamped (what diffusers' video processor does)."""
-    return (x * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 4, 1)
+def to_frames(x: Tensor, clamp: bool = True) -> Tensor:
+    """[B,3,F,h,w] in -1..1 to frames [B,F,h,w,3] in 0..1, clamped (what diffusers' video processor does).
+
+    The frames of segments that are to be blended stay unclamped, for diffusers blends before it clamps.
+    """
+    x = x * 0.5 + 0.5
+    return (x.clamp(0, 1) if clamp else x).permute(0, 2, 3, 4, 1)
 
 
 def from_frames(frames: Tensor) -> Tensor:

@@ -31,8 +31,8 @@ def estimate(source: Source, parts: Sequence[Part], dtype: str, check: bool) -> 
         kind = "fp32" if part.codec else dtype
         disk += int(sum(n for c, n in count.items() if c not in seen) * BYTES[kind])
         seen.update(count)
-        held = int(sum(count.values()) * (2 if kind == "fp16" else 4))
-        held = held * (2 if check else 1)  # the runtime has the weights of a graph beside PyTorch's
+        # A check runs PyTorch and then the runtime, never both, each on mapped weights; halves are held against floats.
+        held = sum(count.values()) * (2 if kind == "fp16" and not check else 4)
         if held > memory:
             memory, worst = held, part.name
     return Need(disk + (4 << 20), memory + OVERHEAD, worst)

@@ -140,17 +140,22 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
 
 
 class HunyuanVideo(Family):
-    """HunyuanVideoPipeline. Its codec decodes a clip whole, where diffusers blends pieces of more than 13 frames."""
+    """HunyuanVideoPipeline. Its codec takes whole clips; the manifest has diffusers' segments of long ones."""
 
     pipelines = ("HunyuanVideoPipeline",)
+    segments: dict[str, int]
 
     def parts(self) -> Sequence[Part]:
         return [
             Part("text_encoder", ["text_encoder"], lambda encoder: [self.language_model(encoder)]),
             Part("text_encoder_2", ["text_encoder_2"], lambda encoder: [self.pooled(encoder)]),
             Part("denoiser", ["transformer"], lambda net: [self.denoiser(net)]),
-            Part("codec", ["vae"], hunyuan_video_codec.graphs, codec=True),
+            Part("codec", ["vae"], self.codec, codec=True),
         ]
+
+    def codec(self, vae: nn.Module) -> Sequence[Graph]:
+        self.segments = hunyuan_video_codec.segments(vae)
+        return hunyuan_video_codec.graphs(vae)
 
     @property
     def crop(self) -> int:
@@ -211,8 +216,8 @@ class HunyuanVideo(Family):
             "video": {"width": side(1280), "height": side(720), "frame_rate": {"min": "1/1", "max": "60/1", "default": "24/1"},
                       "num_frames": {"min": 1, "max": 129, "default": 129}},
             "denoisers": [{"file": "denoiser.onnx"}],
-            "decoder": {"file": "decoder.onnx"},
-            "encoder": {"file": "encoder.onnx"},
+            "decoder": {"file": "decoder.onnx"} | self.segments,
+            "encoder": {"file": "encoder.onnx"} | self.segments,
             "scheduler": self.scheduler(sigma_schedule="linspace"),
             "defaults": {"num_inference_steps": 50, "guidance_scale": 6.0},
         }

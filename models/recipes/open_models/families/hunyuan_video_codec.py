@@ -1,4 +1,4 @@
-"""HunyuanVideo's autoencoder on whole clips of any length."""
+"""HunyuanVideo's autoencoder on whole clips of any length; long ones are for the runtime to cut up."""
 from __future__ import annotations
 
 import torch
@@ -27,7 +27,7 @@ class HunyuanVideoCodec(nn.Module):
                 x = resnet(x)
             for upsampler in block.upsamplers or ():
                 x = upsample(upsampler, x)
-        return to_frames(net.conv_out(net.conv_act(net.conv_norm_out(x))))
+        return to_frames(net.conv_out(net.conv_act(net.conv_norm_out(x))), clamp=False)
 
     def encode(self, frames: Tensor) -> Tensor:
         net = self.vae.encoder
@@ -70,13 +70,13 @@ def upsample(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def graphs(vae: AutoencoderKLHunyuanVideo) -> list[Graph]:
-    """decoder and encoder. diffusers' own are the reference up to four latent frames; it blends pieces of longer clips."""
+    """decoder and encoder. diffusers' own are the reference up to four latent frames, above which it blends segments."""
     codec = HunyuanVideoCodec(vae)
     latents, frames = Input("latents", LATENTS(vae.config.latent_channels)), Input("frames", FRAMES, uniform)
     cells = sizes(vae.config.spatial_compression_ratio, vae.config.temporal_compression_ratio, (2, 3, 4, 6), (1, 1, 6, 4), (1, 4, 2, 2))
 
     def decode(latents):
-        return to_frames(vae.decode(codec.scaling.to_codec(latents), return_dict=False)[0])
+        return to_frames(vae.decode(codec.scaling.to_codec(latents), return_dict=False)[0], clamp=False)
 
     def encode(frames):
         return codec.scaling.from_codec(vae.encode(from_frames(frames)).latent_dist.mode())
@@ -85,3 +85,9 @@ def graphs(vae: AutoencoderKLHunyuanVideo) -> list[Graph]:
         Graph("decoder.onnx", Direction(codec, "decode"), [latents], {"frames": FRAMES}, cells, decode),
         Graph("encoder.onnx", Direction(codec, "encode"), [frames], {"latents": latents.axes}, cells, encode),
     ]
+
+
+def segments(vae: AutoencoderKLHunyuanVideo) -> dict[str, int]:
+    """The segments of long clips that diffusers codes one by one and blends, in the manifest's words."""
+    framewise = vae.use_framewise_decoding and vae.use_framewise_encoding
+    return {name: getattr(vae, name) for name in ("tile_sample_min_num_frames", "tile_sample_stride_num_frames") if framewise}

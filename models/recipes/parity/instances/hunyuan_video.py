@@ -51,5 +51,7 @@ INSTANCES = [
     Instance("hunyuan-video", pipeline, [
         Case("landscape", 64, 32, 9, negative_prompt="", guidance_scale=6.0, arguments=arguments),
         Case("portrait", 32, 48, 13, prompt=CHINESE, negative_prompt="", guidance_scale=3.5, arguments=arguments),
+        # Three segments, the last one short.
+        Case("long", 32, 32, 29, negative_prompt="", num_inference_steps=2, guidance_scale=6.0, arguments=arguments),
     ], latents=latents, embeds=embeds),
 ]
