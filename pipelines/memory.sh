@@ -11,7 +11,8 @@
 #   --tile-size -1     what vaedecode has: pixels a tile's side, 0 for whole frames, -1 for what it does by itself
 #   --keep-loaded "true false"
 #
-# Memory is that of the whole process, the weights' mapped files included (VmHWM in /proc), in MiB.
+# Memory is that of the whole process at its worst moment, in MiB: all that it has, the weights' mapped files included (VmHWM in
+# /proc), and what is its own (RssAnon). Mapped files go when others need the memory, and come back from the disk.
 . "$(dirname "$(readlink -f "$0")")/common.sh"
 
 sizes=256x160 frames='9 17' fps=16 steps=1 tile_size=-1 keeps='true false'
@@ -43,9 +44,9 @@ setup
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
-# Sets `peak`: the memory in KiB that a video of `count` frames of `size` takes at most.
+# Sets `peak` and `own`: the memory in KiB, in all and without files, that a video of `count` frames of `size` takes at most.
 measure() {
-  local pid word line=()
+  local pid word field now line=()
   seconds=$(awk -v n="$count" -v f="$fps" 'BEGIN { split(f, r, "/"); printf "%.9f", n * (r[2] ? r[2] : 1) / r[1] }')
   compose "a cat walks on the grass"
   for word in "${generate[@]}"; do
@@ -55,21 +56,26 @@ measure() {
   done
   gst-launch-1.0 -q "${line[@]}" ! fakesink >"$log" 2>&1 &
   pid=$!
-  peak=0
-  while read -r _ now _ < <(grep VmHWM "/proc/$pid/status" 2>/dev/null); do
-    peak=$now
+  peak=0 own=0
+  while [[ -r /proc/$pid/status ]]; do
+    while read -r field now _; do
+      case $field in
+        VmHWM:) peak=$now ;;
+        RssAnon:) ((now <= own)) || own=$now ;;
+      esac
+    done < <(cat "/proc/$pid/status" 2>/dev/null)
     sleep 0.02
   done
   wait "$pid" || { cat "$log" >&2 && die "a video of $count frames of $size failed"; }
 }
 
-printf '%10s %8s %12s %10s %10s\n' size frames keep-loaded MiB seconds
+printf '%10s %8s %12s %10s %10s %10s\n' size frames keep-loaded MiB own seconds
 for size in $sizes; do
   for count in $frames; do
     for keep in $keeps; do
       begin=$EPOCHREALTIME
       measure
-      printf '%10s %8s %12s %10d %10.1f\n' "$size" "$count" "$keep" $((peak / 1024)) \
+      printf '%10s %8s %12s %10d %10d %10.1f\n' "$size" "$count" "$keep" $((peak / 1024)) $((own / 1024)) \
         "$(awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { print b - a }')"
     done
   done

@@ -38,6 +38,10 @@ pub struct Signature {
     pub outputs: Vec<TensorInfo>,
     /// Files beside the graph that hold its weights.
     pub external_data: Vec<String>,
+    /// Bytes of weights in these files that are 32-bit floats.
+    pub external_floats: u64,
+    /// Bytes of other weights in these files, such as packed integers.
+    pub external_others: u64,
 }
 
 impl Signature {
@@ -56,10 +60,17 @@ impl Signature {
             .collect();
         external_data.sort();
         external_data.dedup();
+        let bytes = |float: bool| {
+            let tensors = graph.initializers.iter().filter(|i| (i.data_type == FLOAT) == float);
+            let lengths = tensors.flat_map(|i| &i.external_data).filter(|entry| entry.key == "length");
+            lengths.filter_map(|entry| entry.value.parse::<u64>().ok()).fold(0, u64::saturating_add)
+        };
         let inputs = graph.inputs.iter().filter(|i| !weights.contains(&i.name.as_str()));
         Ok(Self {
             inputs: inputs.map(tensor_info).collect::<Result<_, _>>()?,
             outputs: graph.outputs.iter().map(tensor_info).collect::<Result<_, _>>()?,
+            external_floats: bytes(true),
+            external_others: bytes(false),
             external_data,
         })
     }
@@ -85,7 +96,7 @@ fn tensor_info(value: &ValueInfoProto) -> Result<TensorInfo, String> {
     Ok(TensorInfo {
         name: value.name.clone(),
         element_type: match tensor.elem_type {
-            1 => ElementType::F32,
+            FLOAT => ElementType::F32,
             7 => ElementType::I64,
             other => ElementType::Other(other),
         },
@@ -93,6 +104,9 @@ fn tensor_info(value: &ValueInfoProto) -> Result<TensorInfo, String> {
         axes: dims.iter().map(|d| d.param.clone().unwrap_or_default()).collect(),
     })
 }
+
+/// `TensorProto.DataType.FLOAT`.
+const FLOAT: i32 = 1;
 
 #[derive(Message)]
 struct ModelProto {
@@ -112,6 +126,8 @@ struct GraphProto {
 
 #[derive(Message)]
 struct TensorProto {
+    #[prost(int32, tag = "2")]
+    data_type: i32,
     #[prost(string, tag = "8")]
     name: String,
     #[prost(message, repeated, tag = "13")]
@@ -187,10 +203,22 @@ mod tests {
         let entry = |key: &str, value: &str| StringStringEntryProto { key: key.into(), value: value.into() };
         ModelProto {
             graph: Some(GraphProto {
-                initializers: vec![TensorProto {
-                    name: "w".into(),
-                    external_data: vec![entry("location", "a.weights"), entry("offset", "0")],
-                }],
+                initializers: vec![
+                    TensorProto {
+                        data_type: 1,
+                        name: "w".into(),
+                        external_data: vec![
+                            entry("location", "a.weights"),
+                            entry("offset", "0"),
+                            entry("length", "8"),
+                        ],
+                    },
+                    TensorProto {
+                        data_type: 2,
+                        name: "codes".into(),
+                        external_data: vec![entry("location", "a.weights"), entry("length", "3")],
+                    },
+                ],
                 inputs: vec![value("w", 1, &[2]), value("ids", 7, &[-1, 8])],
                 outputs: vec![value("y", 10, &[])],
             }),
@@ -213,6 +241,7 @@ mod tests {
         );
         assert_eq!(signature.output("y").unwrap().element_type, ElementType::Other(10));
         assert_eq!(signature.external_data, ["a.weights"]);
+        assert_eq!((signature.external_floats, signature.external_others), (8, 3));
     }
 
     #[test]

@@ -91,6 +91,9 @@ impl RuntimeOptions {
     }
 }
 
+/// Graphs with as many bytes of weights in files of their own are large: what they take and give back is worth some care.
+const LARGE: u64 = 128 << 20;
+
 static LIBRARY_FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 static ENVIRONMENT: Mutex<Option<ort::environment::Environment>> = Mutex::new(None);
 
@@ -449,6 +452,17 @@ fn open_session(
             ep::CUDA::default().with_device_id(device).build().error_on_failure(),
         ])?,
     };
+    let Signature { external_floats, external_others, .. } = package.signature(file);
+    if external_floats + external_others >= LARGE {
+        // What is planned for one size of inputs is kept, and of no use to another.
+        builder = builder.with_memory_pattern(false)?;
+        if external_others < external_floats {
+            // Matrices in another order ("prepacked") are a copy of the weights. Without, they remain the mapped file, that the system
+            // can drop and read again. Products of hundreds of rows take no longer, and the graph opens in a moment. Packed integers
+            // do need it.
+            builder = builder.with_prepacking(false)?;
+        }
+    }
     let _guard = cancel.enter(Work::Load(Arc::new(builder.canceler()))).map_err(ort::Error::wrap)?;
     if package.folder().is_some() {
         // By its path: ONNX Runtime maps the weights that lie beside it, instead of copying them.
