@@ -317,6 +317,23 @@ pub struct Graph {
     signature: Signature,
     provider: ExecutionProvider,
     session: Mutex<Session>,
+    /// After the session, which is closed first.
+    _freed: Option<Freed>,
+}
+
+/// Gives memory that was freed back to the system when it is dropped: the C library keeps what it had for pieces below some megabytes,
+/// which after a large graph are hundreds of megabytes that no other graph fits into.
+#[derive(Debug)]
+struct Freed;
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        #[cfg(all(target_os = "linux", target_env = "gnu"))]
+        // SAFETY: it takes a number, and may be called at any time from any thread.
+        unsafe {
+            libc::malloc_trim(0);
+        }
+    }
 }
 
 impl Graph {
@@ -331,9 +348,11 @@ impl Graph {
         for provider in candidates(options.execution_provider) {
             match open_session(&environment, package, file, provider, options, cancel) {
                 Ok(session) => {
+                    let signature = package.signature(file).clone();
                     return Ok(Self {
                         name: file.display().to_string(),
-                        signature: package.signature(file).clone(),
+                        _freed: is_large(&signature).then_some(Freed),
+                        signature,
                         provider,
                         session: Mutex::new(session),
                     });
@@ -415,6 +434,10 @@ fn candidates(asked: ExecutionProvider) -> Vec<ExecutionProvider> {
     }
 }
 
+fn is_large(signature: &Signature) -> bool {
+    signature.external_floats.saturating_add(signature.external_others) >= LARGE
+}
+
 /// Whether ONNX Runtime was built with a provider; it may still not work.
 fn is_there<P: ep::ExecutionProvider>() -> bool {
     P::is_available().unwrap_or(false)
@@ -452,11 +475,11 @@ fn open_session(
             ep::CUDA::default().with_device_id(device).build().error_on_failure(),
         ])?,
     };
-    let Signature { external_floats, external_others, .. } = package.signature(file);
-    if external_floats + external_others >= LARGE {
+    let signature = package.signature(file);
+    if is_large(signature) {
         // What is planned for one size of inputs is kept, and of no use to another.
         builder = builder.with_memory_pattern(false)?;
-        if external_others < external_floats {
+        if signature.external_others < signature.external_floats {
             // Matrices in another order ("prepacked") are a copy of the weights. Without, they remain the mapped file, that the system
             // can drop and read again. Products of hundreds of rows take no longer, and the graph opens in a moment. Packed integers
             // do need it.
