@@ -1,6 +1,6 @@
 //! What a table of a package may not say, in words that name the field, its value and what would do.
 
-use super::words::PredictionType;
+use super::words::{FinalSigmasType, PredictionType};
 
 /// The most steps that a schedule may have, which keeps a mistyped number from filling the memory.
 pub(super) const MAX_INFERENCE_STEPS: usize = 10_000;
@@ -51,6 +51,36 @@ pub(super) fn no_flow_prediction(value: PredictionType) -> Result<(), String> {
         "prediction_type",
         "flow_prediction",
         "must be `epsilon`, `v_prediction` or `sample`",
+    )
+}
+
+pub(super) fn no_sample_prediction(value: PredictionType) -> Result<(), String> {
+    require(
+        value != PredictionType::Sample,
+        "prediction_type",
+        "sample",
+        "must be `epsilon` or `v_prediction`",
+    )
+}
+
+/// What `use_flow_sigmas` of the multistep schedulers goes with.
+pub(super) fn flow_sigmas(
+    prediction_type: PredictionType,
+    flow_shift: f64,
+    final_sigmas_type: FinalSigmasType,
+) -> Result<(), String> {
+    require(
+        prediction_type == PredictionType::FlowPrediction,
+        "prediction_type",
+        format_args!("{prediction_type:?}"),
+        "must be `flow_prediction`, as `use_flow_sigmas` is true",
+    )?;
+    positive("flow_shift", flow_shift)?;
+    require(
+        final_sigmas_type == FinalSigmasType::Zero,
+        "final_sigmas_type",
+        format_args!("{final_sigmas_type:?}"),
+        "must be `zero`, as `use_flow_sigmas` is true",
     )
 }
 

@@ -129,19 +129,7 @@ impl DpmSolverMultistep {
             return self.training().validate();
         }
         checks::train_timesteps(self.num_train_timesteps)?;
-        require(
-            self.prediction_type == PredictionType::FlowPrediction,
-            "prediction_type",
-            format_args!("{:?}", self.prediction_type),
-            "must be `flow_prediction`, as `use_flow_sigmas` is true",
-        )?;
-        checks::positive("flow_shift", self.flow_shift)?;
-        require(
-            self.final_sigmas_type == FinalSigmasType::Zero,
-            "final_sigmas_type",
-            format_args!("{:?}", self.final_sigmas_type),
-            "must be `zero`, as `use_flow_sigmas` is true",
-        )?;
+        checks::flow_sigmas(self.prediction_type, self.flow_shift, self.final_sigmas_type)?;
         refuse("use_karras_sigmas", self.use_karras_sigmas)
     }
 

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 
 use super::betas::{Levels, Trained, refuse_exotic_sigmas};
-use super::checks::require;
+use super::checks::{self, require};
 use super::spacing::{Cut, interpolate};
 use super::steps::{Level, Original, Schedule, Step, Update};
 use super::words::{
@@ -140,12 +140,7 @@ impl EulerDiscrete {
 impl EulerAncestralDiscrete {
     pub(super) fn validate(&self) -> Result<(), String> {
         self.training().validate()?;
-        require(
-            self.prediction_type != PredictionType::Sample,
-            "prediction_type",
-            "sample",
-            "must be `epsilon` or `v_prediction`",
-        )
+        checks::no_sample_prediction(self.prediction_type)
     }
 
     /// `EulerAncestralDiscreteScheduler.set_timesteps`.

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::betas::{Trained, Training};
-use super::checks::require;
+use super::checks::{self, require};
 use super::ddim::Run;
 use super::spacing::Cut;
 use super::steps::{Correction, Original, Schedule, Step, Update};
@@ -86,12 +86,7 @@ const WARM_UP: usize = 5;
 impl Pndm {
     pub(super) fn validate(&self) -> Result<(), String> {
         self.training().validate()?;
-        require(
-            self.prediction_type != PredictionType::Sample,
-            "prediction_type",
-            "sample",
-            "must be `epsilon` or `v_prediction`",
-        )?;
+        checks::no_sample_prediction(self.prediction_type)?;
         require(self.skip_prk_steps, "skip_prk_steps", self.skip_prk_steps, "must be true")
     }
 

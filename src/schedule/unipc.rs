@@ -131,21 +131,9 @@ impl UniPCMultistep {
             return self.training().validate();
         }
         checks::train_timesteps(self.num_train_timesteps)?;
-        require(
-            self.prediction_type == PredictionType::FlowPrediction,
-            "prediction_type",
-            format_args!("{:?}", self.prediction_type),
-            "must be `flow_prediction`, as `use_flow_sigmas` is true",
-        )?;
-        checks::positive("flow_shift", self.flow_shift)?;
+        checks::flow_sigmas(self.prediction_type, self.flow_shift, self.final_sigmas_type)?;
         checks::shift_terminal(self.shift_terminal)?;
         checks::sigmas(self.sigmas.as_deref())?;
-        require(
-            self.final_sigmas_type == FinalSigmasType::Zero,
-            "final_sigmas_type",
-            format_args!("{:?}", self.final_sigmas_type),
-            "must be `zero`, as `use_flow_sigmas` is true",
-        )?;
         refuse("use_karras_sigmas", self.use_karras_sigmas)
     }
 
