@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use latentflow::noise::Position;
 use latentflow::package::Manifest;
-use latentflow::vae::{Decoder, Frames, Tiling};
+use latentflow::vae::{Decoder, Tiling};
 use latentflow::{
     Cancel, DiffuseOptions, Diffuser, Error, Model, Package, PromptEmbeds, RuntimeOptions, TextEncoder,
 };
+use util::rgb;
 
 fn model_in(folder: &Path) -> Arc<Model> {
     Arc::new(Model::new(Arc::new(Package::open(folder).unwrap()), RuntimeOptions::default()))
@@ -247,16 +248,6 @@ mod a_decoder {
 
     fn latents(decoder: &Decoder, count: usize) -> Vec<f32> {
         (0..decoder.latent_shape(count).iter().product()).map(|i| (i as f32 * 0.37).sin() * 2.0).collect()
-    }
-
-    fn rgb(frames: &Frames) -> Vec<Vec<u8>> {
-        let stride = frames.width() * 3;
-        let frame = |index| {
-            let mut out = vec![0; stride * frames.height()];
-            frames.write_rgb(index, &mut out, stride);
-            out
-        };
-        (0..frames.len()).map(frame).collect()
     }
 
     fn decode(model: &Arc<Model>, count: usize, tiling: Tiling, seed: u64) -> Vec<Vec<u8>> {

@@ -1,27 +1,15 @@
 //! `latentdiffuse` on the tests' packages: caps, time, scenes, flush, seek, errors.
 
-use std::path::{Path, PathBuf};
+mod util;
+
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gst::prelude::*;
 use gst_check::Harness;
 
-use latentflow::{Cancel, Model, Package, RuntimeOptions, TextEncoder};
-
-fn init() {
-    use std::sync::Once;
-    static INIT: Once = Once::new();
-    INIT.call_once(|| {
-        gst::init().unwrap();
-        gstlatentflow::plugin_register_static().unwrap();
-    });
-}
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/packages").join(name)
-}
+use latentflow::{Cancel, TextEncoder};
+use util::{init, model, package};
 
 /// The element with a package, fed by hand.
 struct Fixture {
@@ -34,10 +22,9 @@ struct Fixture {
 impl Fixture {
     fn new(name: &str, downstream: &str) -> Self {
         init();
-        let model =
-            Arc::new(Model::new(Arc::new(Package::open(&folder(name)).unwrap()), RuntimeOptions::default()));
+        let model = model(name);
         let mut harness = Harness::new("latentdiffuse");
-        harness.element().unwrap().set_property("model", folder(name).to_str().unwrap());
+        harness.element().unwrap().set_property("model", package(name).to_str().unwrap());
         harness.set_live(false);
         let bus = gst::Bus::new();
         harness.element().unwrap().set_bus(Some(&bus));
@@ -134,7 +121,7 @@ mod caps {
     fn of_another_package_are_refused_with_the_reason() {
         init();
         let element = gst::ElementFactory::make("latentdiffuse").build().unwrap();
-        element.set_property("model", folder("tiny-stream").to_str().unwrap());
+        element.set_property("model", package("tiny-stream").to_str().unwrap());
         let bus = gst::Bus::new();
         element.set_bus(Some(&bus));
         let mut harness = Harness::with_element(&element, Some("sink"), Some("src"));
@@ -470,7 +457,7 @@ mod a_video_prompt {
     /// Restyles 17 frames of a video and goes on for 12 more; returns offsets and bytes of the latents.
     fn run(strength: f64, prompts: &str) -> Vec<gst::Buffer> {
         init();
-        let folder = folder("tiny-stream");
+        let folder = package("tiny-stream");
         let folder = folder.to_str().unwrap();
         let pipeline = gst::parse::launch(&format!(
             "latentdiffuse name=d strength={strength} ! appsink name=out sync=false \
@@ -522,8 +509,8 @@ mod a_video_prompt {
             "latentdiffuse name=d ! fakesink textsrc model={} prompt=red duration=1000000000 ! d.sink \
              videotestsrc num-buffers=17 ! video/x-raw,width=80,height=48,framerate=24/1 ! videoconvert ! \
              vaeencode model={} ! d.video",
-            folder("tiny-stream").to_str().unwrap(),
-            folder("tiny-clip").to_str().unwrap(),
+            package("tiny-stream").to_str().unwrap(),
+            package("tiny-clip").to_str().unwrap(),
         ))
         .unwrap();
         // Fails at once or a moment later.

@@ -3,19 +3,9 @@
 
 mod util;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
 use latentflow::package::CodecConfig;
-use latentflow::{Cancel, Feeds, Model, Package, RuntimeOptions, Tensor};
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/packages").join(name)
-}
-
-fn open(name: &str) -> Model {
-    Model::new(Arc::new(Package::open(&folder(name)).unwrap()), RuntimeOptions::default())
-}
+use latentflow::{Cancel, Feeds, Package, Tensor};
+use util::model as open;
 
 #[test]
 fn the_id_is_the_name_with_a_hash_of_the_content() {

@@ -1,18 +1,16 @@
 //! The embedded model in real pipelines: that it is there, what decides its frames, and that it says what the prompt says.
 
-use std::sync::Once;
+mod util;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use gst::prelude::*;
+use util::init;
 
 const SIZE: &str = "width=256,height=160,framerate=24/1";
-
-fn init() {
-    static INIT: Once = Once::new();
-    INIT.call_once(|| {
-        gst::init().unwrap();
-        gstlatentflow::plugin_register_static().unwrap();
-    });
-}
 
 /// A frame: when it is, and its RGB bytes.
 type Frame = (gst::ClockTime, Vec<u8>);
@@ -155,12 +153,50 @@ mod the_prompt {
     }
 
     #[test]
-    fn with_words_that_it_does_not_know_is_warned_of() {
-        let video = Video::new(&source("a garden with a platypus", 200), "", "", SIZE);
-        let told = [gst::MessageType::Warning, gst::MessageType::Error];
-        let message = video.0.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(60), &told);
-        let message = message.expect("a message within a minute");
-        let gst::MessageView::Warning(warning) = message.view() else { panic!("{message:?}") };
-        assert!(warning.error().to_string().contains("platypus"), "{}", warning.error());
+    fn with_words_that_it_does_not_know_is_warned_of_in_both_languages() {
+        for (prompt, word) in [("a garden with a platypus", "`platypus`"), ("花园里的鸭嘴兽", "`鸭嘴兽`")]
+        {
+            let video = Video::new(&source(prompt, 1), "", "", SIZE);
+            let told = [gst::MessageType::Warning, gst::MessageType::Error];
+            let message = video.0.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(60), &told);
+            let message = message.expect("a message within a minute");
+            let gst::MessageView::Warning(warning) = message.view() else { panic!("{message:?}") };
+            assert!(warning.error().to_string().contains(word), "{}", warning.error());
+        }
+    }
+
+    #[test]
+    fn that_changes_while_playing_is_the_next_chunk() {
+        let video = Video::new("name=text prompt=\"a garden\"", "name=diffuse", "", SIZE);
+        let [text, diffuse] = ["text", "diffuse"].map(|name| video.0.by_name(name).unwrap());
+        let (arrived, arrival) = channel();
+        diffuse.static_pad("sink").unwrap().add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            let _ = arrived.send(());
+            gst::PadProbeReturn::Ok
+        });
+        // As the second chunk leaves, the prompt changes, and the third is not begun before it has arrived.
+        let (chunks, arrival) = (AtomicUsize::new(0), Mutex::new(arrival));
+        diffuse.static_pad("src").unwrap().add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            if chunks.fetch_add(1, Ordering::SeqCst) == 1 {
+                let arrival = arrival.lock().unwrap();
+                arrival.try_iter().for_each(drop);
+                text.set_property("prompt", "underwater ruins");
+                arrival.recv_timeout(Duration::from_secs(60)).unwrap();
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            gst::PadProbeReturn::Ok
+        });
+        let out = video.0.by_name("out").unwrap();
+        let mut blueness = (0..33).map(|_| {
+            let sample = out.emit_by_name::<Option<gst::Sample>>("pull-sample", &[]).unwrap();
+            let rgb = sample.buffer().unwrap().map_readable().unwrap().to_vec();
+            let frame = [(gst::ClockTime::ZERO, rgb)];
+            mean(&frame, 2) - mean(&frame, 0)
+        });
+        // A scene's first chunk has 9 frames, later ones have 12.
+        let garden: Vec<f64> = blueness.by_ref().take(21).collect();
+        let sea: Vec<f64> = blueness.collect();
+        let most = garden.into_iter().fold(f64::MIN, f64::max);
+        assert!(sea.iter().all(|blue| *blue > most + 20.0), "{most}, {sea:?}");
     }
 }

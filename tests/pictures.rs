@@ -2,18 +2,8 @@
 
 mod util;
 
-use std::sync::Once;
-
 use gst::prelude::*;
-use util::{copy_of, edit, launch, package, probe};
-
-fn init() {
-    static INIT: Once = Once::new();
-    INIT.call_once(|| {
-        gst::init().unwrap();
-        gstlatentflow::plugin_register_static().unwrap();
-    });
-}
+use util::{copy_of, edit, init, launch, package, probe};
 
 /// A frame: when it is, for how long, and its RGB bytes.
 type Frame = (Option<gst::ClockTime>, Option<gst::ClockTime>, Vec<u8>);

@@ -1,34 +1,28 @@
 //! The elements `textsrc` and `textencode`: what they send, when it holds, and what they say on the bus.
 
+mod util;
+
 use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gst::glib;
 use gst::prelude::*;
 use gst_check::Harness;
 use latentflow::PromptEmbeds;
+use util::init;
 
 const SECOND: gst::ClockTime = gst::ClockTime::SECOND;
 const STORY: &str = "1\n00:00:01,000 --> 00:00:02,500\n<i>red cat</i>\n\n\
                      2\n00:00:04,000 --> 00:00:05,000\n蓝色的狗\n\n\
                      3\n00:00:06,000 --> 00:00:08,000\na bird\nin the snow\n";
 
-fn init() {
-    static INIT: Once = Once::new();
-    INIT.call_once(|| {
-        gst::init().unwrap();
-        gstlatentflow::plugin_register_static().unwrap();
-    });
-}
-
 fn package(name: &str) -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/packages").join(name);
-    folder.to_str().unwrap().to_owned()
+    util::package(name).to_str().unwrap().to_owned()
 }
 
 /// Returns the element `name` of the package tiny-stream with `properties`, written as for `gst-launch-1.0`, and its bus.

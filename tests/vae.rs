@@ -2,18 +2,13 @@
 
 mod util;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use latentflow::vae::{Decoder, Encoder, Frames, Tiling};
 use latentflow::{Cancel, Error, Model, Package, RuntimeOptions};
+use util::{model, rgb};
 
 const TILES: Tiling = Tiling::Tiles { width: 32, height: 32, overlap: 16 };
-
-fn model(name: &str) -> Arc<Model> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/packages").join(name);
-    Arc::new(Model::new(Arc::new(Package::open(&folder).unwrap()), RuntimeOptions::default()))
-}
 
 fn decoder(name: &str, width: usize, height: usize, tiling: Tiling) -> Decoder {
     Decoder::new(model(name), width, height, tiling).unwrap()
@@ -22,16 +17,6 @@ fn decoder(name: &str, width: usize, height: usize, tiling: Tiling) -> Decoder {
 /// Latents that differ from cell to cell and from `seed` to seed.
 fn latents(shape: [usize; 4], seed: usize) -> Vec<f32> {
     (0..shape.iter().product()).map(|i| ((i * 7 + seed * 13) as f32 * 0.37).sin() * 2.0).collect()
-}
-
-fn rgb(frames: &Frames) -> Vec<Vec<u8>> {
-    let stride = frames.width() * 3;
-    let frame = |index| {
-        let mut out = vec![0; stride * frames.height()];
-        frames.write_rgb(index, &mut out, stride);
-        out
-    };
-    (0..frames.len()).map(frame).collect()
 }
 
 /// The latent frames `range` of [C,T,h,w].

@@ -1,31 +1,17 @@
 //! `vaedecode` and `vaeencode` on the tests' packages: times, scenes, loss, flush, caps, errors, and both in pipelines.
 
-use std::path::{Path, PathBuf};
+mod util;
+
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex};
 
 use gst::prelude::*;
 use gst_check::Harness;
+use latentflow::Cancel;
 use latentflow::vae::{Decoder, Tiling};
-use latentflow::{Cancel, Model, Package, RuntimeOptions};
+use util::{init, model, package};
 
 const SIZE: (usize, usize) = (64, 48);
-
-fn init() {
-    static INIT: Once = Once::new();
-    INIT.call_once(|| {
-        gst::init().unwrap();
-        gstlatentflow::plugin_register_static().unwrap();
-    });
-}
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/packages").join(name)
-}
-
-fn model(name: &str) -> Arc<Model> {
-    Arc::new(Model::new(Arc::new(Package::open(&folder(name)).unwrap()), RuntimeOptions::default()))
-}
 
 /// When frame `index` starts, in nanoseconds, by the arithmetic of this test.
 fn time(index: u64, (n, d): (u64, u64)) -> u64 {
@@ -129,11 +115,11 @@ mod decode {
     }
 
     fn id(name: &str) -> String {
-        Package::open(&folder(name)).unwrap().id().to_owned()
+        model(name).id().to_owned()
     }
 
     fn decoder(name: &str, size: (usize, usize), rate: &str, properties: &[(&str, &str)]) -> Fixture {
-        let folder = folder(name);
+        let folder = package(name);
         let mut properties = properties.to_vec();
         properties.push(("model", folder.to_str().unwrap()));
         let mut fixture = Fixture::new("vaedecode", &properties);
@@ -395,7 +381,7 @@ mod decode {
 
     #[test]
     fn another_package_is_an_error_that_names_both() {
-        let path = folder("tiny-clip");
+        let path = package("tiny-clip");
         let mut fixture = Fixture::new("vaedecode", &[("model", path.to_str().unwrap())]);
         fixture.start(&caps_for("other-123456", SIZE, "24/1"));
         assert!(fixture.harness.push(chunk(1, 0, 0, 1, true)).is_err());
@@ -408,7 +394,7 @@ mod decode {
         for (size, rate, field, range) in
             [((1024, 48), "24/1", "width", "16 to 512"), (SIZE, "240/1", "framerate", "1/1 to 120/1")]
         {
-            let path = folder("tiny-stream");
+            let path = package("tiny-stream");
             let mut fixture = Fixture::new("vaedecode", &[("model", path.to_str().unwrap())]);
             fixture.start(&caps_for(&id("tiny-stream"), size, rate));
             assert!(fixture.harness.push(buffer(&latents(size, 1, 0), 0, 1, (24, 1), true)).is_err());
@@ -443,7 +429,7 @@ mod encode {
     use super::*;
 
     fn encoder(name: &str, rate: &str, properties: &[(&str, &str)]) -> Fixture {
-        let folder = folder(name);
+        let folder = package(name);
         let mut properties = properties.to_vec();
         properties.push(("model", folder.to_str().unwrap()));
         let mut fixture = Fixture::new("vaeencode", &properties);
@@ -649,7 +635,7 @@ mod pipelines {
     }
 
     fn encode(name: &str) -> String {
-        format!("vaeencode model={}", folder(name).display())
+        format!("vaeencode model={}", package(name).display())
     }
 
     #[test]

@@ -1,11 +1,14 @@
-//! Runs the real `gst-launch-1.0` with the plugin that cargo has just built, and packages to spoil.
+//! What many tests begin with: the plugin in this process, or in the real `gst-launch-1.0` as cargo has just built it; the tests'
+//! packages, as they are and to be spoilt.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Once, OnceLock};
 
+use latentflow::vae::Frames;
+use latentflow::{Model, Package, RuntimeOptions};
 use tempfile::TempDir;
 
 /// No pipeline here has work for longer, not even on a machine that is busy with other things: it hangs.
@@ -14,6 +17,31 @@ const TOO_LONG: &str = "60";
 /// Returns the folder of a package of the tests.
 pub fn package(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/packages").join(name)
+}
+
+/// Lets pipelines in this process find the elements.
+pub fn init() {
+    static INIT: Once = Once::new();
+    INIT.call_once(|| {
+        gst::init().unwrap();
+        gstlatentflow::plugin_register_static().unwrap();
+    });
+}
+
+/// Opens a package of the tests.
+pub fn model(name: &str) -> Arc<Model> {
+    Arc::new(Model::new(Arc::new(Package::open(&package(name)).unwrap()), RuntimeOptions::default()))
+}
+
+/// Returns the bytes of each frame.
+pub fn rgb(frames: &Frames) -> Vec<Vec<u8>> {
+    let stride = frames.width() * 3;
+    let frame = |index| {
+        let mut out = vec![0; stride * frames.height()];
+        frames.write_rgb(index, &mut out, stride);
+        out
+    };
+    (0..frames.len()).map(frame).collect()
 }
 
 /// Returns a copy of a package, to be spoilt.
