@@ -285,16 +285,15 @@ mod stopping {
 mod properties {
     use super::*;
 
+    /// Its name and its value, as for `gst-launch-1.0`.
+    type Property<'a> = (&'a str, &'a str);
+
     /// A second for each of two prompts.
     const SECONDS: [(Option<u64>, Option<u64>); 2] = [(Some(0), Some(1000)), (Some(1000), Some(1000))];
 
     /// Returns what a second of `red` and then one of `a dog` become where `before` sets the element up and `change` is made in
     /// the moment in which chunk `at` leaves it; and the element.
-    fn changed(
-        at: usize,
-        before: &[(&str, &str)],
-        change: &[(&str, &str)],
-    ) -> (Vec<gst::Buffer>, gst::Element) {
+    fn changed(at: usize, before: &[Property], change: &[Property]) -> (Vec<gst::Buffer>, gst::Element) {
         changed_in(SECONDS, at, before, change)
     }
 
@@ -302,15 +301,15 @@ mod properties {
     fn changed_in(
         spans: [(Option<u64>, Option<u64>); 2],
         at: usize,
-        before: &[(&str, &str)],
-        change: &[(&str, &str)],
+        before: &[Property],
+        change: &[Property],
     ) -> (Vec<gst::Buffer>, gst::Element) {
         let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
         let element = fixture.harness.element().unwrap();
         let set = |element: &gst::Element, properties: &[(String, String)]| {
             properties.iter().for_each(|(name, value)| element.set_property_from_str(name, value));
         };
-        let owned = |properties: &[(&str, &str)]| -> Vec<(String, String)> {
+        let owned = |properties: &[Property]| -> Vec<(String, String)> {
             properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
         set(&element, &owned(before));
@@ -329,7 +328,7 @@ mod properties {
 
     #[test]
     fn change_while_playing_from_the_next_chunk_on() {
-        let cases: [(&[(&str, &str)], (&str, &str)); 6] = [
+        let cases: [(&[Property], Property); 6] = [
             (&[], ("seed", "7")),
             (&[], ("num-inference-steps", "3")),
             (&[], ("guidance-scale", "9")),
