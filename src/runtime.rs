@@ -183,6 +183,14 @@ impl Tensor {
         tensor.map(|t| Self(t.into_dyn())).map_err(|_| Self::mismatch(shape, length))
     }
 
+    /// Returns the same numbers in memory of their own.
+    pub(crate) fn copy(&self) -> Result<Self> {
+        match self.i64() {
+            Ok(integers) => Self::from_i64(&self.shape(), integers.to_vec()),
+            Err(_) => Self::from_f32(&self.shape(), self.f32()?.to_vec()),
+        }
+    }
+
     fn mismatch(shape: &[usize], length: usize) -> Error {
         Error::shape("a tensor's data", length, format!("the product of {shape:?}"))
     }

@@ -383,7 +383,9 @@ impl Part {
         let input_ids = Tensor::from_i64(&shape, tokens.input_ids)?;
         let attention_mask = Tensor::from_i64(&shape, tokens.attention_mask)?;
         let feeds = Feeds::from([("input_ids", &input_ids), ("attention_mask", &attention_mask)]);
-        graph.run(&feeds, cancel)
+        // Copies: an output keeps all the memory of the session that it came from, of which it is a small part.
+        let outputs = graph.run(&feeds, cancel)?;
+        outputs.into_iter().map(|(name, tensor)| Ok((name, tensor.copy()?))).collect()
     }
 }
 
