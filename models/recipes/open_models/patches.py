@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator
 from unittest import mock
@@ -18,6 +19,7 @@ def exporter() -> Iterator[None]:
     with (
         mock.patch.object(torch.Tensor, "repeat_interleave", repeat_interleave),
         mock.patch.object(embeddings, "get_timestep_embedding", timestep_embedding),
+        mock.patch.object(torch, "concat", concat),
     ):
         yield
 
@@ -33,6 +35,12 @@ def repeat_interleave(self, repeats, dim=None, output_size=None):
     shape = list(self.shape)
     spread = self.unsqueeze(dim + 1).expand(*shape[: dim + 1], repeats, *shape[dim + 1 :])
     return spread.reshape(*shape[:dim], shape[dim] * repeats, *shape[dim + 1 :])
+
+
+def concat(tensors, dim=0):
+    """PyTorch makes floats of halves where there are floats among them, and ONNX's Concat does not: SDXL's UNet relies on it."""
+    dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors))
+    return torch.cat([t.to(dtype) for t in tensors], dim=dim)
 
 
 _frequencies: dict[tuple, torch.Tensor] = {}
