@@ -106,6 +106,10 @@ mod a_model_of_images {
         launch(&line("prompt=red", &sink)).succeed();
         assert_eq!(probe(&png, "-show_entries stream=codec_name,width,height"), ["png,64,48"]);
 
+        // An encoder that wants no more than a picture ends the pipeline.
+        let snapshot = "videoconvert ! pngenc snapshot=true ! fakesink";
+        launch(&line("prompt=red", snapshot)).succeed();
+
         let lines = folder.path().join("prompts.txt");
         std::fs::write(&lines, "red\ngreen\n").unwrap();
         let pattern = folder.path().join("%02d.jpg");

@@ -74,7 +74,11 @@ impl LatentDiffuse {
             match this.iterate() {
                 Ok(Next::Go) => (),
                 Ok(Next::Pause) | Err(gst::FlowError::Flushing) => this.pause(Ok(gst::FlowSuccess::Ok)),
-                Err(gst::FlowError::Eos) => this.pause(Err(gst::FlowError::Eos)),
+                Err(gst::FlowError::Eos) => {
+                    // Downstream has enough, as `pngenc snapshot=true` has after a frame: who comes after it waits to hear so.
+                    this.srcpad().push_event(gst::event::Eos::new());
+                    this.pause(Err(gst::FlowError::Eos));
+                }
                 Err(flow) => {
                     // What the library failed at is on the bus by now; downstream's refusals are told here.
                     if this.lock().flow.is_ok() {
