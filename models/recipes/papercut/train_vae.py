@@ -60,6 +60,8 @@ def main() -> None:
     parser.add_argument("--from", dest="source", type=pathlib.Path, help="start from this checkpoint of another, perhaps narrower, autoencoder")
     parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder alone, so that latents already made stay valid")
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--flicker", type=float, default=2., help="weight of the change of the error from frame to frame")
+    parser.add_argument("--noise", type=float, default=.05, help="noise on latents that the decoder learns to bear, as a share of their size")
     parser.add_argument("--processes", type=int, default=parallel.workers())
     parser.add_argument("--batch", type=int, default=48 if gpu else 2, help="clips of 13 frames a process and step (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=4000 if gpu else 1600, help="clips to render (default: %(default)s)")
@@ -80,7 +82,8 @@ def train(rank: int, workers: int, args) -> None:
     it, ema, kept = 0, None, {}
     if args.resume and checkpoint.exists():
         state = load(checkpoint)
-        vae.load_state_dict(state.get("vae", state["average"]))
+        # A frozen encoder is the averaged one, which made the latents there are.
+        vae.load_state_dict(state["average"] if args.freeze_encoder else state.get("vae", state["average"]))
         if not args.freeze_encoder and "opt" in state:
             opt.load_state_dict(state["opt"])
         it = state["it"]
@@ -115,14 +118,16 @@ def train(rank: int, workers: int, args) -> None:
         b, t = steps.shape[:2]
         with parallel.autocast():
             z, _ = vae.encoder(encoder_input(steps), t)
-            noise = .05 * torch.randn_like(z) * (vae.std[:, None, None] if args.freeze_encoder else 1)
+            noise = args.noise * torch.randn_like(z) * (vae.std[:, None, None] if args.freeze_encoder else 1)
             r, _ = vae.decoder(z + noise, t)
         d = r.float() - decoder_target(steps)
-        d = d.view(b, t * 4, *d.shape[1:])[:, 3:].flatten(0, 1)  # the first frame's three copies do not count
+        d = d.view(b, t * 4, *d.shape[1:])[:, 3:]  # the first frame's three copies do not count
+        flicker = (d[:, 1:] - d[:, :-1]).abs().mean()
+        d = d.flatten(0, 1)
         full = F.pixel_shuffle(d, 4)
         edges = (full[..., 1:] - full[..., :-1]).abs().mean() + (full[..., 1:, :] - full[..., :-1, :]).abs().mean()
         mse = d.square().mean()
-        loss = d.abs().mean() + edges + 6 * mse + .01 * (z.float().square().mean() - 1).clamp(min=0)
+        loss = d.abs().mean() + edges + args.flicker * flicker + 6 * mse + .01 * (z.float().square().mean() - 1).clamp(min=0)
         opt.zero_grad(set_to_none=True)
         loss.backward()
         parallel.average_gradients(vae.parameters(), workers)
@@ -134,7 +139,7 @@ def train(rank: int, workers: int, args) -> None:
                 average[k].lerp_(v, max(.01, 1 / (it - first)))
         if it % 25 == 0:
             ema = mse.item() if ema is None else .8 * ema + .2 * mse.item()
-            say(f"{it} {spent:.0f}s loss {loss.item():.4f} train {10 * np.log10(4 / ema):.2f} dB latents {z.std().item():.2f}")
+            say(f"{it} {spent:.0f}s loss {loss.item():.4f} flicker {flicker.item():.4f} train {10 * np.log10(4 / ema):.2f} dB latents {z.std().item():.2f}")
         if rank == 0 and time.time() - last > 150:
             last = time.time()
             judge(4)
