@@ -25,7 +25,7 @@
 //!
 //! ```text
 //! gst-launch-1.0 latentdiffuse name=d ! vaedecode ! videoconvert ! autovideosink \
-//!     textsrc model=wan2.1-i2v prompt="the cat turns its head" ! d.sink \
+//!     textsrc model=wan2.1-i2v prompt="the cat turns its head" duration=2000000000 ! d.sink \
 //!     filesrc location=cat.jpg ! jpegdec ! d.image
 //! ```
 
