@@ -386,7 +386,7 @@ impl Diffuser {
         }
         let shape @ [c, t, h, w] = self.latent_shape(num_latent_frames);
         let config = &self.options.scheduler;
-        let invalid = |reason| Error::Setting { setting: "scheduler", value: format!("{config:?}"), reason };
+        let invalid = |reason| Error::Setting { setting: "scheduler", value: config.name().into(), reason };
         let seq_len = patches::seq_len(shape, self.token_size(), 1)?;
         let schedule = config.schedule(self.options.num_inference_steps, seq_len).map_err(invalid)?;
         let schedule = Arc::new(schedule);

@@ -719,9 +719,9 @@ mod refusals {
             ("FlowMatchEulerDiscreteScheduler", "sigmas = [1.0, 0.0]", "`sigmas` is [1.0, 0.0]"),
             ("FlowMatchEulerDiscreteScheduler", "sigmas = []", "`sigmas` is []"),
             ("UniPCMultistepScheduler", "sigmas = [1.0]", "`use_flow_sigmas` is false"),
-            ("UniPCMultistepScheduler", "use_flow_sigmas = true", "`prediction_type` is Epsilon"),
+            ("UniPCMultistepScheduler", "use_flow_sigmas = true", "`prediction_type` is epsilon"),
             ("UniPCMultistepScheduler", &format!("{FLOW}solver_order = 4"), "`solver_order` is 4"),
-            ("UniPCMultistepScheduler", &format!("{FLOW}solver_type = 'bh1'"), "`solver_type` is Bh1"),
+            ("UniPCMultistepScheduler", &format!("{FLOW}solver_type = 'bh1'"), "`solver_type` is bh1"),
             ("UniPCMultistepScheduler", &format!("{FLOW}predict_x0 = false"), "`predict_x0` is false"),
             (
                 "UniPCMultistepScheduler",
@@ -734,14 +734,14 @@ mod refusals {
                 &format!("{FLOW}use_karras_sigmas = true"),
                 "`use_karras_sigmas` is true",
             ),
-            ("DPMSolverMultistepScheduler", "algorithm_type = 'dpmsolver'", "`algorithm_type` is DpmSolver"),
+            ("DPMSolverMultistepScheduler", "algorithm_type = 'dpmsolver'", "`algorithm_type` is dpmsolver"),
             ("DPMSolverMultistepScheduler", "use_lu_lambdas = true", "`use_lu_lambdas` is true"),
             ("DPMSolverMultistepScheduler", "solver_order = 0", "`solver_order` is 0"),
-            ("DPMSolverMultistepScheduler", "use_flow_sigmas = true", "`prediction_type` is Epsilon"),
+            ("DPMSolverMultistepScheduler", "use_flow_sigmas = true", "`prediction_type` is epsilon"),
             (
                 "DPMSolverMultistepScheduler",
                 &format!("{FLOW}final_sigmas_type = 'sigma_min'"),
-                "`final_sigmas_type` is SigmaMin",
+                "`final_sigmas_type` is sigma_min",
             ),
             ("EulerAncestralDiscreteScheduler", "prediction_type = 'sample'", "`prediction_type` is sample"),
             ("PNDMScheduler", "", "`skip_prk_steps` is false"),
@@ -753,11 +753,11 @@ mod refusals {
             ("DDIMScheduler", "prediction_type = 'flow_prediction'", "`prediction_type` is flow_prediction"),
             ("DDIMScheduler", "beta_schedule = 'sigmoid'", "sigmoid"),
             ("CogVideoXDDIMScheduler", "snr_shift_scale = -1", "`snr_shift_scale` is -1"),
-            ("EulerDiscreteScheduler", "timestep_type = 'continuous'", "`timestep_type` is Continuous"),
+            ("EulerDiscreteScheduler", "timestep_type = 'continuous'", "`timestep_type` is continuous"),
             (
                 "EulerDiscreteScheduler",
                 "interpolation_type = 'log_linear'",
-                "`interpolation_type` is LogLinear",
+                "`interpolation_type` is log_linear",
             ),
         ] {
             let found = refusal(name, fields);

@@ -1,6 +1,6 @@
 //! What a table of a package may not say, in words that name the field, its value and what would do.
 
-use super::words::{FinalSigmasType, PredictionType};
+use super::words::{FinalSigmasType, PredictionType, Word};
 
 /// The most steps that a schedule may have, which keeps a mistyped number from filling the memory.
 pub(super) const MAX_INFERENCE_STEPS: usize = 10_000;
@@ -72,14 +72,14 @@ pub(super) fn flow_sigmas(
     require(
         prediction_type == PredictionType::FlowPrediction,
         "prediction_type",
-        format_args!("{prediction_type:?}"),
+        Word(prediction_type),
         "must be `flow_prediction`, as `use_flow_sigmas` is true",
     )?;
     positive("flow_shift", flow_shift)?;
     require(
         final_sigmas_type == FinalSigmasType::Zero,
         "final_sigmas_type",
-        format_args!("{final_sigmas_type:?}"),
+        Word(final_sigmas_type),
         "must be `zero`, as `use_flow_sigmas` is true",
     )
 }

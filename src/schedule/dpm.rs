@@ -11,6 +11,7 @@ use super::steps::{Level, Schedule, Step, Update};
 use super::unipc::distinct;
 use super::words::{
     AlgorithmType, BetaSchedule, FinalSigmasType, PredictionType, SolverType, TimeShiftType, TimestepSpacing,
+    Word,
 };
 
 /// These are the fields of diffusers' `DPMSolverMultistepScheduler`.
@@ -117,7 +118,7 @@ impl DpmSolverMultistep {
                 AlgorithmType::DpmSolverPlusPlus | AlgorithmType::SdeDpmSolverPlusPlus
             ),
             "algorithm_type",
-            format_args!("{:?}", self.algorithm_type),
+            Word(self.algorithm_type),
             "must be `dpmsolver++` or `sde-dpmsolver++`",
         )?;
         require(!self.lambda_min_clipped.is_nan(), "lambda_min_clipped", "NaN", "must be a number")?;

@@ -8,7 +8,7 @@ use super::checks::{self, require};
 use super::spacing::{Cut, interpolate};
 use super::steps::{Level, Original, Schedule, Step, Update};
 use super::words::{
-    BetaSchedule, FinalSigmasType, InterpolationType, PredictionType, TimestepSpacing, TimestepType,
+    BetaSchedule, FinalSigmasType, InterpolationType, PredictionType, TimestepSpacing, TimestepType, Word,
 };
 
 /// These are the fields of diffusers' `EulerDiscreteScheduler`.
@@ -109,13 +109,13 @@ impl EulerDiscrete {
         require(
             self.interpolation_type == InterpolationType::Linear,
             "interpolation_type",
-            format_args!("{:?}", self.interpolation_type),
+            Word(self.interpolation_type),
             "must be `linear`",
         )?;
         require(
             self.timestep_type == TimestepType::Discrete,
             "timestep_type",
-            format_args!("{:?}", self.timestep_type),
+            Word(self.timestep_type),
             "must be `discrete`",
         )?;
         refuse_exotic_sigmas(self.use_exponential_sigmas, self.use_beta_sigmas)

@@ -9,7 +9,7 @@ use super::precision::Precision;
 use super::spacing::{Cut, linspace};
 use super::steps::{Correction, Level, Schedule, Step, Update};
 use super::words::{
-    BetaSchedule, FinalSigmasType, PredictionType, SolverType, TimeShiftType, TimestepSpacing,
+    BetaSchedule, FinalSigmasType, PredictionType, SolverType, TimeShiftType, TimestepSpacing, Word,
 };
 
 /// These are the fields of diffusers' `UniPCMultistepScheduler`, plus `sigmas`.
@@ -110,12 +110,7 @@ impl Default for UniPCMultistep {
 impl UniPCMultistep {
     pub(super) fn validate(&self) -> Result<(), String> {
         checks::solver_order(self.solver_order)?;
-        require(
-            self.solver_type != SolverType::Bh1,
-            "solver_type",
-            format_args!("{:?}", self.solver_type),
-            "must be `bh2`",
-        )?;
+        require(self.solver_type != SolverType::Bh1, "solver_type", Word(self.solver_type), "must be `bh2`")?;
         require(self.predict_x0, "predict_x0", self.predict_x0, "must be true")?;
         require(self.lower_order_final, "lower_order_final", self.lower_order_final, "must be true")?;
         refuse("use_dynamic_shifting", self.use_dynamic_shifting)?;

@@ -1,9 +1,20 @@
 //! The words that a scheduler table may use: diffusers' own, but for [`SigmaSchedule`].
 
-use serde::Deserialize;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Shows a word as a table has it.
+pub(super) struct Word<T>(pub T);
+
+impl<T: Serialize> fmt::Display for Word<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.serialize(f)
+    }
+}
 
 /// How the betas go from `beta_start` to `beta_end` over the training steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BetaSchedule {
     /// In equal steps.
@@ -17,7 +28,7 @@ pub enum BetaSchedule {
 
 /// Which training steps the inference steps are, in the words of table 2 of Lin et al., "Common diffusion noise
 /// schedules and sample steps are flawed" (arXiv 2305.08891).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimestepSpacing {
     /// Both the first and the last training step, and equal distances between.
@@ -29,7 +40,7 @@ pub enum TimestepSpacing {
 }
 
 /// What the model's output means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PredictionType {
     /// The noise in the sample.
@@ -43,7 +54,7 @@ pub enum PredictionType {
 }
 
 /// How a shift that depends on the number of tokens bends the noise levels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeShiftType {
     /// By a shift of `exp(mu)`.
@@ -55,7 +66,7 @@ pub enum TimeShiftType {
 /// Which noise levels a flow-matching pipeline asks for before shifting.
 ///
 /// diffusers has no such field: there it is the pipeline that passes `sigmas` to `set_timesteps`, or doesn't.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SigmaSchedule {
     /// None: the scheduler spaces its training timesteps evenly, which are shifted already, and shifts them again
@@ -72,7 +83,7 @@ pub enum SigmaSchedule {
 /// How a multistep solver goes from one noise level to the next.
 ///
 /// Each of the two solvers takes the other's words for its own default, as diffusers does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SolverType {
     /// UniPC with B(h) = h. Refused there: with a final sigma of zero it isn't finite.
@@ -88,7 +99,7 @@ pub enum SolverType {
 }
 
 /// Which of the DPM-Solvers it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub enum AlgorithmType {
     /// On the noise. Refused: diffusers has deprecated it.
     #[serde(rename = "dpmsolver")]
@@ -105,7 +116,7 @@ pub enum AlgorithmType {
 }
 
 /// What follows the last noise level.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinalSigmasType {
     /// No noise.
@@ -115,7 +126,7 @@ pub enum FinalSigmasType {
 }
 
 /// How diffusers' Euler scheduler finds a noise level between two training steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InterpolationType {
     /// On a straight line.
@@ -125,11 +136,22 @@ pub enum InterpolationType {
 }
 
 /// What diffusers' Euler scheduler gives the model as the time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimestepType {
     /// A training step.
     Discrete,
     /// A quarter of the logarithm of the noise level. Refused.
     Continuous,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_shown_as_tables_have_them() {
+        assert_eq!(Word(PredictionType::VPrediction).to_string(), "v_prediction");
+        assert_eq!(Word(AlgorithmType::SdeDpmSolver).to_string(), "sde-dpmsolver");
+    }
 }
