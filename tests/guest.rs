@@ -207,6 +207,38 @@ mod an_image {
     }
 
     #[test]
+    fn may_be_drawn_around_and_kept_at_every_step() {
+        let folder = util::copy_of("tiny-guest");
+        let graphs = "file = \"sampling_conditioner.onnx\"\nstep = \"conditioner_step.onnx\"\n";
+        util::edit(&folder, "model.toml", "file = \"conditioner.onnx\"\n", graphs);
+        util::edit(&folder, "model.toml", "grain = 0.25\n", "step_noise_scale = 0.5\n");
+        let model = model_in(folder.path());
+        let prompt = embeds(&model, "red");
+        let mut diffuser = diffuser(&model, |options| options.seed = 7);
+        let without = clip(&mut diffuser, &prompt, 3).unwrap();
+        diffuser.set_image(&picture([51, 102, 153]), 64 * 3).unwrap();
+        let with = clip(&mut diffuser, &prompt, 3).unwrap();
+
+        // What the graphs declare first is drawn first, then what each step takes; 48 cells a frame.
+        let mut generator = latentflow::noise::Generator::new(7);
+        let (mut image_noise, mut fresh) = (vec![0.0; 4 * 48], vec![0.0; 48 * 4]);
+        generator.randn(&mut image_noise);
+        generator.latents([4, 3, 6, 8], latentflow::package::NoiseLayout::FramesFirst);
+        let options = DiffuseOptions::new(&model);
+        let timesteps = options.scheduler.schedule(options.num_inference_steps, 3 * 12).unwrap().timesteps;
+        timesteps.iter().for_each(|_| generator.randn(&mut fresh));
+        let level = timesteps.last().unwrap() / 1000.0 * 0.5;
+        for cell in 0..48 {
+            for channel in 0..4 {
+                let expected = 0.4 + image_noise[channel * 48 + cell] + level * fresh[cell * 4 + channel];
+                let found = with[channel * 3 * 48 + cell];
+                assert!((found - expected).abs() < 1e-4, "{found} for {expected}");
+            }
+        }
+        assert!(with[48..3 * 48] != without[48..3 * 48], "later frames start from other noise");
+    }
+
+    #[test]
     fn is_closed_out_before_the_denoiser_opens_where_nothing_is_kept() {
         let model = guest();
         let prompt = embeds(&model, "red");

@@ -9,7 +9,8 @@ from every word, so a forgotten mask shows. Frames are sigmoids of the first thr
 four frames a latent frame, with a small ramp from frame to frame and a share of the latent frame before.
 
 tiny-guest is of a family that nobody has heard of: two text encoders, guidance in the denoiser, a conditioner, parameters, a decoder
-that adds noise and takes three latent frames, then two at a time. tiny-image makes pictures, and its empty negative prompt is zeros.
+that adds noise and takes three latent frames, then two at a time. Beside it lie a conditioner that draws noise of its own and one for each
+step, which a test puts into the manifest. tiny-image makes pictures, and its empty negative prompt is zeros.
 
 Needs onnx and numpy; --check also onnxruntime, and tokenizers if there. The files are the same on every run.
 """
@@ -407,6 +408,20 @@ def guest_denoiser() -> onnx.ModelProto:
     )
 
 
+# 0 in the first frame, 1 in later ones.
+CONDITION_MASK = """
+    depth = ReduceMean<axes = [1], keepdims = 1>(noise)
+    zeros = Mul(depth, nothing)
+    kept = Slice(zeros, zero, one, two)
+    still = Slice(zeros, one, end, two)
+    moving = Add(still, unit)
+    condition_mask = Concat<axis = 2>(kept, moving)
+"""
+FIRST_FRAME = {
+    "zero": ints(0), "one": ints(1), "two": ints(2), "end": ints(1 << 31), "nothing": np.float32([0]), "unit": np.float32([1]),
+}  # fmt: skip
+
+
 def conditioner() -> onnx.ModelProto:
     """The image's latents in the first frame, which the mask keeps; its fourth channel is `grain`."""
     return model(
@@ -430,19 +445,49 @@ def conditioner() -> onnx.ModelProto:
         first = Add(apart, fourth)
         later = Slice(noise, one, end, two)
         latents = Concat<axis = 2>(first, later)
-        mean = ReduceMean<axes = [1], keepdims = 1>(noise)
-        zeros = Mul(mean, nothing)
-        kept = Slice(zeros, zero, one, two)
-        still = Slice(zeros, one, end, two)
-        moving = Add(still, unit)
-        condition_mask = Concat<axis = 2>(kept, moving)
-        """,
-        {
+        """
+        + CONDITION_MASK,
+        FIRST_FRAME
+        | {
             "upsampling": ints(1, 1, 8, 8, 1), "eight": ints(8), "interleaved": ints(0, 1, 2, 5, 3, 5, 4), "low": np.float32(0.01),
-            "high": np.float32(0.99), "unit": np.float32([1]), "from_rgb": np.eye(3, 4, dtype=np.float32), "five": ints(-1, 1, 1, 1, 1),
-            "fourth_channel": np.float32([0, 0, 0, 1]).reshape(1, 4, 1, 1, 1), "zero": ints(0), "one": ints(1), "two": ints(2),
-            "end": ints(1 << 31), "nothing": np.float32([0]),
+            "high": np.float32(0.99), "from_rgb": np.eye(3, 4, dtype=np.float32), "five": ints(-1, 1, 1, 1, 1),
+            "fourth_channel": np.float32([0, 0, 0, 1]).reshape(1, 4, 1, 1, 1),
         },  # fmt: skip
+    )
+
+
+def sampling_conditioner() -> onnx.ModelProto:
+    """A first frame that is drawn around the image's mean, and known to the step."""
+    return model(
+        "(float[B,1,h,w,3] image, float[B,4,1,H,W] image_noise, float[B,4,T,H,W] noise) => "
+        "(float[B,4,T,H,W] latents, float[B,1,T,H,W] condition_mask, float[B,4,1,H,W] known)",
+        """
+        mean = ReduceMean<keepdims = 0>(image)
+        known = Add(image_noise, mean)
+        later = Slice(noise, one, end, two)
+        latents = Concat<axis = 2>(known, later)
+        """
+        + CONDITION_MASK,
+        FIRST_FRAME,
+    )
+
+
+def conditioner_step() -> onnx.ModelProto:
+    """Puts the known first frame back, with as much noise of its own as the step is at; the noise is drawn cell by cell."""
+    return model(
+        "(float[B,4,T,H,W] latents, float[B] timestep, float[B,1,H,W,C] noise, float[B,4,1,H,W] known, float[B] step_noise_scale) => "
+        "(float[B,4,T,H,W] sample)",
+        """
+        level = Div(timestep, thousand)
+        scale = Mul(level, step_noise_scale)
+        scale5 = Reshape(scale, per_frame)
+        channels_first = Transpose<perm = [0, 4, 1, 2, 3]>(noise)
+        share = Mul(channels_first, scale5)
+        first = Add(known, share)
+        later = Slice(latents, one, end, two)
+        sample = Concat<axis = 2>(first, later)
+        """,
+        FIRST_FRAME | {"thousand": np.float32([1000]), "per_frame": ints(-1, 1, 1, 1, 1)},
     )
 
 
@@ -613,6 +658,8 @@ def packages() -> dict[str, dict[str, onnx.ModelProto | str]]:
             "text_encoder_2.onnx": pooled_text_encoder(),
             "denoiser.onnx": guest_denoiser(),
             "conditioner.onnx": conditioner(),
+            "sampling_conditioner.onnx": sampling_conditioner(),
+            "conditioner_step.onnx": conditioner_step(),
             "decoder.onnx": decoder(first=True, streams=False, noisy=-1),
             "decoder_init.onnx": decoder(first=True, streams=True, noisy=3),
             "decoder_step.onnx": decoder(first=False, streams=True, noisy=2),
@@ -757,6 +804,16 @@ def check_guest(random: np.random.Generator) -> None:
     close(given["latents"][:, :3, 0], np.log(mean / (1 - mean)))
     close(given["latents"][:, 3, 0], np.full((2, 2, 4), 0.25))
     close(given["latents"][:, :, 1:], noise[:, :, 1:])
+    drawn = random.standard_normal((2, 4, 1, 2, 4), np.float32)
+    sampled = run("sampling_conditioner", image=image, image_noise=drawn, noise=noise)
+    close(sampled["latents"], np.concatenate([drawn + image.mean(), noise[:, :, 1:]], 2))
+    close(sampled["condition_mask"], given["condition_mask"])
+    fresh = random.standard_normal((2, 1, 2, 4, 4), np.float32)
+    stepped = run(
+        "conditioner_step", latents=noise, timestep=np.float32([500, 250]), noise=fresh, known=sampled["known"],
+        step_noise_scale=np.float32([1, 2]),
+    )["sample"]  # fmt: skip
+    close(stepped, np.concatenate([sampled["known"] + 0.5 * np.moveaxis(fresh, -1, 1), noise[:, :, 1:]], 2))
     assert (given["condition_mask"][:, :, 0] == 0).all() and (given["condition_mask"][:, :, 1:] == 1).all()
     two, style = np.float32([2, 3]), np.float32([0.5])
     out = run(
