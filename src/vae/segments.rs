@@ -118,6 +118,28 @@ mod tests {
         }
     }
 
+    /// Dropping a segment's last frame in the place of its first, as `_temporal_tiled_decode` of diffusers' `AutoencoderKLLTXVideo` does, would
+    /// show the frame at each seam twice, and all after it a frame late.
+    #[test]
+    fn every_frame_stands_at_its_own_time_and_fades_into_its_like() {
+        for (length, stride) in [(4, 3), (2, 1), (3, 3), (4, 1), (5, 2)] {
+            let segments = Segments { length, stride };
+            for (ratio, count) in [(1, 17), (4, 9), (8, 8), (8, length + 1)] {
+                let (mut join, mut clip) = (segments.join(ratio, 1), Vec::new());
+                for range in segments.of(count) {
+                    // Each frame is the time that it is of.
+                    let mut frames: Vec<f32> =
+                        (range.start * ratio..=(range.end - 1) * ratio).map(|time| time as f32).collect();
+                    let kept = segments.kept(range.start, frames.len(), ratio);
+                    join.fade(&mut frames[kept.start..]);
+                    clip.extend_from_slice(&frames[kept]);
+                }
+                assert_eq!(clip.len(), 1 + (count - 1) * ratio);
+                assert!(clip.iter().enumerate().all(|(time, found)| (found - time as f32).abs() < 1e-4));
+            }
+        }
+    }
+
     #[test]
     fn neighbours_are_cross_faded_from_the_one_to_the_other() {
         let mut join = Join { most: 4, unit: 1, end: Vec::new() };
