@@ -17,6 +17,11 @@ mod vaeencode;
 
 pub use define::plugin_register_static;
 
+/// Its Rust is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 // The macro's items have no docs of their own.
 #[allow(missing_docs)]
 mod define {
