@@ -58,12 +58,20 @@ fn a_reset_forgets_the_scene() {
 }
 
 #[test]
-fn chunks_of_a_clip_model_are_scenes() {
-    let mut decoder = decoder("tiny-clip", 64, 48, Tiling::Off);
+fn a_scene_goes_on_after_the_decoder_was_closed() {
+    let (model, cancel) = (model("tiny-stream"), Cancel::new());
+    let mut decoder = Decoder::new(model.clone(), 64, 48, Tiling::Off).unwrap();
     let chunk = latents(decoder.latent_shape(2), 1);
-    let first = rgb(&decoder.decode(&chunk, &Cancel::new()).unwrap());
-    assert_eq!(first.len(), 5);
-    assert!(rgb(&decoder.decode(&chunk, &Cancel::new()).unwrap()) == first);
+    let mut scene = |close: bool| {
+        decoder.reset();
+        decoder.decode(&chunk, &cancel).unwrap();
+        if close {
+            decoder.close();
+            assert_eq!(model.open_graphs(), 0);
+        }
+        rgb(&decoder.decode(&chunk, &cancel).unwrap())
+    };
+    assert!(scene(false) == scene(true));
 }
 
 #[test]
@@ -87,31 +95,90 @@ fn tiles_leave_no_trace_in_frames() {
         for (width, height) in [(96, 80), (91, 67), (32, 96), (16, 16)] {
             let mut whole = decoder(name, width, height, Tiling::Off);
             let mut tiled = decoder(name, width, height, TILES);
-            for seed in 0..3 {
-                let chunk = latents(whole.latent_shape(2), seed);
-                let frames = whole.decode(&chunk, &cancel).unwrap();
-                assert!(
-                    rgb(&frames) == rgb(&tiled.decode(&chunk, &cancel).unwrap()),
-                    "{name} {width}x{height}"
-                );
+            // The stream's pieces have two latent frames.
+            for (seed, count) in [2, 5, 1, 4].into_iter().enumerate() {
+                let chunk = latents(whole.latent_shape(count), seed);
+                let frames = frames_of(&whole.decode(&chunk, &cancel).unwrap());
+                let tiled = frames_of(&tiled.decode(&chunk, &cancel).unwrap());
+                assert!(frames == tiled, "{name} {width}x{height}: to the last bit");
             }
         }
     }
 }
 
 #[test]
+fn a_tile_goes_through_the_whole_chunk_before_the_next_one() {
+    let pieces = |tiling| {
+        let mut decoder = decoder("tiny-stream", 64, 48, tiling);
+        let (chunk, told) = (latents(decoder.latent_shape(5), 0), std::cell::RefCell::new(Vec::new()));
+        let mut tell = |done, all| told.borrow_mut().push((done, all, 0));
+        let each = |frames: Frames| {
+            told.borrow_mut().last_mut().unwrap().2 += frames.len();
+            Ok::<(), Error>(())
+        };
+        decoder.decode_each(&chunk, &Cancel::new(), &mut tell, each).unwrap();
+        told.into_inner()
+    };
+    assert_eq!(pieces(Tiling::Off), [(1, 3, 5), (2, 3, 8), (3, 3, 4)], "frames come as they are made");
+    let tiled = pieces(TILES);
+    assert_eq!(tiled.len(), 3 * 2 * 3);
+    assert!(tiled[..17].iter().enumerate().all(|(i, told)| *told == (i + 1, 18, 0)));
+    assert_eq!(tiled[17], (18, 18, 17), "frames come in the end");
+}
+
+#[test]
 fn tiles_leave_no_trace_in_latents() {
     let cancel = Cancel::new();
     let (width, height) = (91, 67);
-    let encoder = |tiling| Encoder::new(model("tiny-stream"), width, height, tiling).unwrap();
-    let (mut whole, mut tiled) = (encoder(Tiling::Off), encoder(TILES));
-    for chunk in 0..3 {
-        for index in 0..whole.num_frames(1) {
-            let rgb: Vec<u8> = (0..width * height * 3).map(|i| (i * 5 + index * 9 + chunk) as u8).collect();
-            whole.push(&rgb, width * 3).unwrap();
-            tiled.push(&rgb, width * 3).unwrap();
+    let (_folder, clips) = clip_codec();
+    for model in [model("tiny-stream"), clips] {
+        let encoder = |tiling| Encoder::new(model.clone(), width, height, tiling).unwrap();
+        let (mut whole, mut tiled) = (encoder(Tiling::Off), encoder(TILES));
+        for (chunk, count) in [1, 5, 2].into_iter().enumerate() {
+            for index in 0..whole.num_frames(count) {
+                let rgb: Vec<u8> =
+                    (0..width * height * 3).map(|i| (i * 5 + index * 9 + chunk) as u8).collect();
+                whole.push(&rgb, width * 3).unwrap();
+                tiled.push(&rgb, width * 3).unwrap();
+            }
+            let (mut runs, whole) = (0, whole.encode(&cancel, &mut |_, _| ()).unwrap());
+            assert!(whole == tiled.encode(&cancel, &mut |_, all| runs = all).unwrap());
+            assert!(runs >= 20, "{runs} runs");
         }
-        assert!(whole.encode(&cancel).unwrap() == tiled.encode(&cancel).unwrap());
+    }
+}
+
+/// A model of clips whose encoder and decoder go on from piece to piece; with its folder, which has to live as long.
+fn clip_codec() -> (tempfile::TempDir, Arc<Model>) {
+    let folder = util::copy_of("tiny-guest");
+    for file in ["encoder_init.onnx", "encoder_step.onnx", "decoder.weights"] {
+        std::fs::copy(util::package("tiny-stream").join(file), folder.path().join(file)).unwrap();
+    }
+    let encoder = "[encoder]\ninit = \"encoder_init.onnx\"\nstep = \"encoder_step.onnx\"\n";
+    util::edit(&folder, "model.toml", "[parameters]\n", &format!("{encoder}\n[parameters]\n"));
+    let package = Arc::new(Package::open(folder.path()).unwrap());
+    (folder, Arc::new(Model::new(package, RuntimeOptions::default())))
+}
+
+#[test]
+fn every_chunk_of_a_model_of_clips_is_a_scene() {
+    let cancel = Cancel::new();
+    let (_folder, pieces) = clip_codec();
+    for model in [model("tiny-clip"), pieces] {
+        let mut decoder = Decoder::new(model.clone(), 64, 48, TILES).unwrap();
+        let clip = latents(decoder.latent_shape(5), 0);
+        let frames = rgb(&decoder.decode(&clip, &cancel).unwrap());
+        assert!(frames.len() == 17 && decoder.is_first());
+        assert!(rgb(&decoder.decode(&clip, &cancel).unwrap()) == frames);
+
+        let mut encoder = Encoder::new(model, 64, 48, TILES).unwrap();
+        assert!(!encoder.is_stream());
+        let mut encode = || {
+            frames.iter().for_each(|frame| encoder.push(frame, 64 * 3).unwrap());
+            encoder.encode(&cancel, &mut |_, _| ()).unwrap()
+        };
+        let encoded = encode();
+        assert!(encoded.first && encode() == encoded);
     }
 }
 
@@ -129,7 +196,7 @@ fn what_was_decoded_encodes_to_the_same_latents() {
             for frame in rgb(&frames) {
                 encoder.push(&frame, 64 * 3).unwrap();
             }
-            let encoded = encoder.encode(&cancel).unwrap();
+            let encoded = encoder.encode(&cancel, &mut |_, _| ()).unwrap();
             assert_eq!(encoded.num_frames, frames.len());
             assert_eq!(encoded.latents.len(), chunk.len());
             let colours = encoded.latents.iter().take(chunk.len() / 4 * 3).zip(&chunk);
@@ -148,14 +215,14 @@ fn the_last_group_is_padded_and_ends_the_scene() {
         for index in 0..frames {
             encoder.push(&[index as u8 * 10; 64 * 48 * 3], 64 * 3).unwrap();
         }
-        encoder.encode(&cancel).unwrap()
+        encoder.encode(&cancel, &mut |_, _| ()).unwrap()
     };
     let (opening, partial, next) = (encode(1), encode(2), encode(1));
     assert_eq!((opening.num_frames, opening.first), (1, true));
     assert_eq!((partial.num_frames, partial.first), (2, false));
     assert_eq!(partial.latents.len(), opening.latents.len());
     assert!(next == opening, "a scene starts after a group that was not full");
-    assert!(matches!(encoder.encode(&cancel), Err(Error::Shape { .. })), "there is no frame");
+    assert!(matches!(encoder.encode(&cancel, &mut |_, _| ()), Err(Error::Shape { .. })), "there is no frame");
 }
 
 #[test]
@@ -169,10 +236,10 @@ fn rows_may_be_further_apart_than_the_width() {
         wide.extend([255; 9]);
     }
     encoder.push(&tight, 61 * 3).unwrap();
-    let expected = encoder.encode(&cancel).unwrap();
+    let expected = encoder.encode(&cancel, &mut |_, _| ()).unwrap();
     encoder.reset();
     encoder.push(&wide[..wide.len() - 9], 61 * 3 + 9).unwrap();
-    assert!(encoder.encode(&cancel).unwrap() == expected);
+    assert!(encoder.encode(&cancel, &mut |_, _| ()).unwrap() == expected);
     assert!(encoder.push(&tight[1..], 61 * 3).is_err());
     assert!(encoder.push(&wide, 61 * 3 - 1).is_err());
 }
@@ -298,7 +365,7 @@ fn a_long_clip_is_decoded_in_segments_that_fade_into_each_other() {
                     found.extend(frames_of(&frames));
                     Ok::<(), Error>(())
                 };
-                decoder.decode_each(&clip, &cancel, each).unwrap();
+                decoder.decode_each(&clip, &cancel, &mut |_, _| (), each).unwrap();
                 assert_eq!(lengths[..2], [stride + 1, stride], "frames come as they are final");
                 assert_same(&found, &right);
             }
@@ -324,7 +391,7 @@ fn a_long_clip_is_encoded_in_segments_that_fade_into_each_other() {
     let encode = |model, frames: &[Vec<u8>]| {
         let mut encoder = Encoder::new(model, 64, 48, Tiling::Off).unwrap();
         frames.iter().for_each(|frame| encoder.push(frame, 64 * 3).unwrap());
-        let latents = encoder.encode(&cancel).unwrap().latents;
+        let latents = encoder.encode(&cancel, &mut |_, _| ()).unwrap().latents;
         let shape = encoder.latent_shape(latents.len() / encoder.latent_shape(1).iter().product::<usize>());
         (0..shape[1]).map(|t| from_frame(&latents, shape, t..t + 1)).collect::<Vec<_>>()
     };

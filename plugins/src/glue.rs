@@ -1,11 +1,13 @@
 //! Between the library and GStreamer: opened models that elements share, settings that they have in common, errors and
 //! progress on the bus.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use gst::glib;
 use gst::prelude::*;
@@ -306,6 +308,11 @@ pub fn post_progress(element: &impl IsA<gst::Element>, kind: gst::ProgressType, 
     let _ = element.upcast_ref::<gst::Element>().post_message(message);
 }
 
+/// Returns `count` of what is called `noun`, in the plural where there is not one of it.
+pub fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Posts that the element's latency changed.
 pub fn post_latency(element: &impl IsA<gst::Element>) {
     let element = element.upcast_ref::<gst::Element>();
@@ -315,28 +322,73 @@ pub fn post_latency(element: &impl IsA<gst::Element>) {
 
 /// Runs `work`, which opens or builds something; if it takes over a second, PROGRESS messages with `text` say so.
 pub fn with_progress<T>(
-    element: &(impl IsA<gst::Element> + Sync),
-    code: &str,
+    element: &impl IsA<gst::Element>,
+    code: &'static str,
     text: &str,
     work: impl FnOnce() -> T,
 ) -> T {
-    let (end, ended) = std::sync::mpsc::channel::<()>();
-    let told = std::thread::scope(|scope| {
-        let waiting = scope.spawn(move || {
-            let slow = ended.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout);
+    let _progress = Progress::new(element, code, text.to_owned());
+    work()
+}
+
+/// Work that may take long: if it takes over a second, PROGRESS messages say so until it ends or is dropped.
+pub struct Progress {
+    element: gst::Element,
+    code: &'static str,
+    text: String,
+    last: Cell<Instant>,
+    /// What tells of a second that is over, by another thread, and returns whether it has.
+    watch: Cell<Option<(Sender<()>, JoinHandle<bool>)>>,
+}
+
+impl Progress {
+    /// How long work may take before it is told of.
+    const SILENCE: Duration = Duration::from_secs(1);
+
+    /// Begins work; `text` says what it is.
+    pub fn new(element: &impl IsA<gst::Element>, code: &'static str, text: String) -> Self {
+        let element = element.clone().upcast::<gst::Element>();
+        let (end, ended) = std::sync::mpsc::channel();
+        let (teller, words) = (element.clone(), text.clone());
+        let watch = std::thread::Builder::new().spawn(move || {
+            let slow = ended.recv_timeout(Self::SILENCE) == Err(RecvTimeoutError::Timeout);
             if slow {
-                post_progress(element, gst::ProgressType::Start, code, text);
+                post_progress(&teller, gst::ProgressType::Start, code, &words);
             }
             slow
         });
-        let result = work();
-        drop(end);
-        (result, waiting.join().unwrap_or(false))
-    });
-    if told.1 {
-        post_progress(element, gst::ProgressType::Complete, code, text);
+        // Without a thread to spare there is nothing to tell.
+        let watch = Cell::new(watch.ok().map(|watch| (end, watch)));
+        Self { element, code, text, last: Cell::new(Instant::now()), watch }
     }
-    told.0
+
+    /// Tells how much is done, once a second.
+    pub fn tell(&self, done: usize, all: usize) {
+        let watch = self.watch.take();
+        if watch.as_ref().is_some_and(|(_, watch)| watch.is_finished())
+            && self.last.get().elapsed() > Self::SILENCE
+        {
+            self.last.set(Instant::now());
+            let text = format!("{}, {} %", self.text, 100 * done / all.max(1));
+            post_progress(&self.element, gst::ProgressType::Continue, self.code, &text);
+        }
+        self.watch.set(watch);
+    }
+
+    /// Ends the work. gst-launch-1.0 does not play before, so nothing can be pushed that waits for it to play.
+    pub fn end(&self) {
+        let Some((end, watch)) = self.watch.take() else { return };
+        drop(end);
+        if watch.join().unwrap_or(false) {
+            post_progress(&self.element, gst::ProgressType::Complete, self.code, &self.text);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.end();
+    }
 }
 
 #[cfg(test)]
@@ -349,6 +401,48 @@ mod tests {
         let missing = Error::NotFound { path: "x".into(), reason: "no such folder".into() };
         let message = format!("{:?}", error_message(&missing));
         assert!(message.contains("message: Some(\"`x` was not found: no such folder\")"), "{message}");
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!([0, 1, 2].map(|n| counted(n, "frame")), ["0 frames", "1 frame", "2 frames"]);
+    }
+
+    #[test]
+    fn only_work_that_takes_long_is_told_of() {
+        gst::init().unwrap();
+        let (element, bus) = (gst::Bin::new(), gst::Bus::new());
+        element.set_bus(Some(&bus));
+        let told = || {
+            let message = bus.pop_filtered(&[gst::MessageType::Progress])?;
+            let gst::MessageView::Progress(progress) = message.view() else { unreachable!() };
+            let (kind, _, text) = progress.get();
+            Some((kind, text.to_string()))
+        };
+        let progress = Progress::new(&element, "decode", "decoding".into());
+        progress.tell(1, 4);
+        progress.end();
+        progress.tell(2, 4);
+        drop(progress);
+        assert_eq!(told(), None);
+
+        let progress = Progress::new(&element, "decode", "decoding".into());
+        let wait = || {
+            std::iter::repeat_with(|| {
+                std::thread::sleep(Duration::from_millis(1));
+                progress.tell(1, 4);
+                told()
+            })
+            .find_map(|told| told)
+        };
+        assert_eq!(wait(), Some((gst::ProgressType::Start, "decoding".into())));
+        assert_eq!(wait(), Some((gst::ProgressType::Continue, "decoding, 25 %".into())));
+        progress.tell(2, 4);
+        assert_eq!(told(), None, "once a second");
+        progress.end();
+        assert_eq!(told(), Some((gst::ProgressType::Complete, "decoding".into())));
+        drop(progress);
+        assert_eq!(told(), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::segments::Segments;
+use super::tiles::Layout;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::package::{CodecConfig, state_out_of};
@@ -24,6 +25,8 @@ pub(super) struct Codec {
     lengths: Lengths,
     /// How long clips are cut up, without a pair.
     segments: Option<Segments>,
+    /// Whether a scene goes on from chunk to chunk; otherwise each chunk is one.
+    is_stream: bool,
     /// Whether both of the pair stay open.
     keep_loaded: bool,
     provider: Option<ExecutionProvider>,
@@ -90,8 +93,8 @@ impl Lengths {
     fn text(self, is_first: bool) -> String {
         let first = if is_first { self.first.unwrap_or(1) } else { 0 };
         match (first, self.chunk.unwrap_or(1)) {
-            (0, chunk) => format!("a multiple of {chunk} latent frames"),
-            (first, chunk) => format!("{first} latent frames and a multiple of {chunk}"),
+            (0, chunk) => format!("a multiple of {}", counted(chunk)),
+            (first, chunk) => format!("{} and a multiple of {chunk}", counted(first)),
         }
     }
 }
@@ -109,12 +112,14 @@ impl Codec {
             let path = model.package().path(crate::package::MANIFEST.as_ref());
             return Err(Error::package(path, format!("package {} has no [{what}]", model.id())));
         };
+        let is_stream = model.manifest().stream.is_some() && config.pair().is_some();
         let most = model.manifest().stream.map_or(1, |stream| stream.chunk);
         Ok(Self {
             whole: config.file.as_deref().map(Slot::new),
             pair: config.pair().map(|(init, step)| (Slot::new(init), Slot::new(step))),
             lengths: Lengths { first: config.first, chunk: config.chunk, most },
             segments: Segments::new(config, model.manifest().latents.temporal_compression_ratio),
+            is_stream,
             keep_loaded: true,
             provider: None,
             input,
@@ -159,7 +164,13 @@ impl Codec {
 
     /// Returns whether chunks go on from one another.
     pub fn is_stream(&self) -> bool {
-        self.pair.is_some()
+        self.is_stream
+    }
+
+    /// Returns the states of a new scene: one a tile where scenes go on, else one that all tiles use in turn.
+    pub fn states(&self, layout: &Layout) -> Vec<State> {
+        let count = if self.is_stream { layout.tiles().count() } else { 1 };
+        std::iter::repeat_with(|| None).take(count).collect()
     }
 
     /// Returns where the graphs run, once they were opened.
@@ -196,7 +207,7 @@ impl Codec {
             None if self.whole.is_some() && is_first => Ok(vec![count]),
             None => Err(Error::Shape {
                 what: "a chunk".into(),
-                found: format!("{count} latent frames"),
+                found: counted(count),
                 expected: self.lengths.text(is_first),
             }),
         }
@@ -246,6 +257,10 @@ impl Codec {
         }
         Ok(output)
     }
+}
+
+fn counted(latent_frames: usize) -> String {
+    format!("{latent_frames} latent frame{}", if latent_frames == 1 { "" } else { "s" })
 }
 
 /// What a graph is run on at once.

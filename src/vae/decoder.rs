@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::codec::{Codec, Piece, State, reuse};
 use super::segments::Join;
-use super::tiles::{Layout, Tiling};
-use super::{Geometry, num_frames};
+use super::tiles::{Layout, Tile, Tiling};
+use super::{Geometry, Runs, num_frames};
 use crate::denoise::DEFAULT_SEED;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::noise::{Generator, Position};
-use crate::package::NoiseLayout;
+use crate::package::{LatentConfig, NoiseLayout};
 use crate::parameters::Axes;
 use crate::runtime::{Cancel, ExecutionProvider, Tensor};
 
@@ -36,6 +36,7 @@ pub struct Decoder {
     geometry: Geometry,
     codec: Codec,
     layout: Layout,
+    /// Of each tile where scenes go on, else of the one at work.
     states: Vec<State>,
     input: Option<Tensor>,
     /// For a network that adds noise.
@@ -60,7 +61,7 @@ impl Decoder {
         let geometry = Geometry::new(model.manifest(), width, height)?;
         let codec = Codec::new(model.clone(), &model.manifest().decoder, "decoder", "latents", "frames")?;
         let layout = geometry.layout(tiling);
-        let states = layout.tiles().map(|_| None).collect();
+        let states = codec.states(&layout);
         let noise = codec.takes("decode_noise").then(|| DecodeNoise {
             layout: model.manifest().latents.noise_layout,
             position: Position { seed: DEFAULT_SEED, drawn: 0 },
@@ -124,7 +125,7 @@ impl Decoder {
     /// As [`decode_each`](Self::decode_each).
     pub fn decode(&mut self, latents: &[f32], cancel: &Cancel) -> Result<Frames> {
         let mut whole: Option<Frames> = None;
-        self.decode_each(latents, cancel, |mut frames| {
+        self.decode_each(latents, cancel, &mut |_, _| (), |mut frames| {
             match &mut whole {
                 Some(whole) => whole.parts.append(&mut frames.parts),
                 None => whole = Some(frames),
@@ -134,8 +135,15 @@ impl Decoder {
         whole.ok_or_else(|| Error::shape("a chunk of latents", "empty", "one latent frame at least"))
     }
 
-    /// Decodes a chunk of latents `[C,T,h,w]` and gives `each` its frames as they come: those of a few latent frames at a time where
-    /// the network can go on from piece to piece or the package has clips cut into segments, so that memory does not grow with the chunk. With an error the scene is forgotten.
+    /// Decodes a chunk of latents `[C,T,h,w]` and gives `each` its frames as they come, in order: those of a few latent frames at a time where
+    /// the network can go on from piece to piece or the package has clips cut into segments, so that memory does not grow with the
+    /// chunk. `on_piece` is told how many runs of the graph are done, and of how many.
+    ///
+    /// In tiles, a tile goes through all pieces before the next one begins, so that the network's state, which takes many times the memory of
+    /// frames, is that of one tile alone: frames come when the chunk is done, or the segment. A model that streams keeps the state of every
+    /// tile for the next chunk.
+    ///
+    /// With an error the scene is forgotten.
     ///
     /// # Errors
     /// [`Error::Shape`] if the length is no number of latent frames that the model takes, or the graph gives something else than
@@ -144,10 +152,11 @@ impl Decoder {
         &mut self,
         latents: &[f32],
         cancel: &Cancel,
+        on_piece: &mut dyn FnMut(usize, usize),
         each: impl FnMut(Frames) -> Result<(), E>,
     ) -> Result<(), E> {
-        let result = self.run(latents, cancel, each);
-        if result.is_err() {
+        let result = self.run(latents, cancel, on_piece, each);
+        if result.is_err() || !self.codec.is_stream() {
             self.reset();
         }
         result
@@ -157,10 +166,11 @@ impl Decoder {
         &mut self,
         latents: &[f32],
         cancel: &Cancel,
+        on_piece: &mut dyn FnMut(usize, usize),
         mut each: impl FnMut(Frames) -> Result<(), E>,
     ) -> Result<(), E> {
         let [channels, _, h, w] = self.latent_shape(1);
-        let (plane, one) = (h * w, channels * h * w);
+        let one = channels * h * w;
         if latents.is_empty() || !latents.len().is_multiple_of(one) {
             let expected = format!("a multiple of {one} numbers, [{channels},T,{h},{w}]");
             let found = format!("{} numbers", latents.len());
@@ -171,33 +181,64 @@ impl Decoder {
             Generator::at(noise.position).latents([channels, count, h, w], noise.layout)
         };
         let noise = self.noise.as_ref().map(drawn);
-        let piece = |decoder: &mut Self, start, count| {
-            let part = |whole| super::latent_frames(whole, channels, plane, start, count);
-            let noise = noise.as_deref().map(part);
-            decoder.piece(&part(latents), noise.as_deref(), count, cancel)
-        };
+        let chunk = Chunk { latents, noise: noise.as_deref(), cancel };
+        let tiles = self.layout.tiles().count();
         match self.codec.segments(count) {
             Some(segments) => {
                 let ratio = self.geometry.latents.temporal_compression_ratio;
                 let mut join = segments.join(ratio, self.plane());
+                let mut runs = Runs::new(segments.of(count).count() * tiles, on_piece);
                 for range in segments.of(count) {
-                    let mut frames = piece(self, range.start, range.len())?;
-                    frames.keep(segments.kept(range.start, frames.len(), ratio), &mut join)?;
-                    each(frames)?;
+                    self.pieces(&chunk, range.start, &[range.len()], &mut runs, |mut frames| {
+                        frames.keep(segments.kept(range.start, frames.len(), ratio), &mut join)?;
+                        each(frames)
+                    })?;
                 }
+                Ok(())
             }
             None => {
-                let mut start = 0;
-                for count in self.codec.pieces(count, self.is_first())? {
-                    each(piece(self, start, count)?)?;
-                    start += count;
-                }
+                let pieces = self.codec.pieces(count, self.is_first())?;
+                self.pieces(&chunk, 0, &pieces, &mut Runs::new(pieces.len() * tiles, on_piece), each)
             }
         }
-        if !self.codec.is_stream() {
-            self.reset();
+    }
+
+    /// Decodes the pieces of `chunk` from latent frame `start` on, that have so many latent frames: each tile goes through all of them.
+    fn pieces<E: From<Error>>(
+        &mut self,
+        chunk: &Chunk,
+        start: usize,
+        pieces: &[usize],
+        runs: &mut Runs,
+        mut each: impl FnMut(Frames) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let latents = self.geometry.latents;
+        let (ratio, first, plane) = (latents.spatial_compression_ratio, self.is_first(), self.plane());
+        let tiles: Vec<_> = self.layout.tiles().collect();
+        let is_tiled = tiles.len() > 1;
+        let len = num_frames(&latents, pieces.iter().sum(), first);
+        let mut blended = vec![0.0; if is_tiled { len * plane } else { 0 }];
+        for (index, tile) in tiles.into_iter().enumerate() {
+            let (mut start, mut frame) = (start, 0);
+            for &count in pieces {
+                let len = num_frames(&latents, count, first && frame == 0);
+                let output = self.piece(chunk, index, tile, start..start + count, len)?;
+                runs.tell_one();
+                if is_tiled {
+                    let whole = &mut blended[frame * plane..][..len * plane];
+                    self.layout.blend(tile, output.f32()?, whole, ratio, 3);
+                } else {
+                    output.f32()?;
+                    each(self.frames(Data::Graph(output), len))?;
+                }
+                start += count;
+                frame += len;
+            }
+            if !self.codec.is_stream() {
+                self.reset();
+            }
         }
-        Ok(())
+        if is_tiled { each(self.frames(Data::Blended(blended), len)) } else { Ok(()) }
     }
 
     /// Numbers a frame, as the graph gives it.
@@ -206,50 +247,55 @@ impl Decoder {
         self.layout.rows.length * self.layout.columns.length * ratio * ratio * 3
     }
 
-    /// Decodes the latent frames that a graph takes at once.
+    fn frames(&self, data: Data, len: usize) -> Frames {
+        let Geometry { width, height, latents } = self.geometry;
+        let row = self.layout.columns.length * latents.spatial_compression_ratio * 3;
+        Frames { parts: vec![Part { data, kept: 0..len }], width, height, row, plane: self.plane() }
+    }
+
+    /// Decodes the latent frames `range` of `chunk` in a tile, the one at `index`, to `len` frames.
     fn piece(
         &mut self,
-        latents: &[f32],
-        noise: Option<&[f32]>,
-        count: usize,
-        cancel: &Cancel,
-    ) -> Result<Frames> {
-        let len = num_frames(&self.geometry.latents, count, self.is_first());
-        let ratio = self.geometry.latents.spatial_compression_ratio;
+        chunk: &Chunk,
+        index: usize,
+        tile: Tile,
+        range: Range<usize>,
+        len: usize,
+    ) -> Result<Tensor> {
+        let LatentConfig { channels, spatial_compression_ratio: ratio, .. } = self.geometry.latents;
         let Layout { rows, columns } = &self.layout;
-        let tile_shape = [self.geometry.latents.channels, count, rows.tile, columns.tile];
-        let [c, t, h, w] = tile_shape;
-        let expected = [1, len, h * ratio, w * ratio, 3];
-        let Geometry { width, height, .. } = self.geometry;
-        let (row, plane) = (columns.length * ratio * 3, self.plane());
-        let frames = |data| Frames { parts: vec![Part { data, kept: 0..len }], width, height, row, plane };
-
-        let input = reuse(&mut self.input, &[1, c, t, h, w])?;
-        let mut decode_noise = match &mut self.noise {
-            Some(noise) => Some(reuse(&mut noise.input, &[1, c, t, h, w])?),
-            None => None,
+        let shape = [channels, range.len(), rows.tile, columns.tile];
+        let [c, t, h, w] = shape;
+        let plane = rows.length * columns.length;
+        let cut = |whole: &[f32], input: &mut Tensor| -> Result<()> {
+            let channels = whole.chunks_exact(whole.len() / c);
+            for (whole, part) in channels.zip(input.f32_mut()?.chunks_exact_mut(t * h * w)) {
+                self.layout.cut(tile, &whole[range.start * plane..range.end * plane], part);
+            }
+            Ok(())
         };
-        let mut blended = vec![0.0; if self.states.len() > 1 { len * plane } else { 0 }];
-        for (tile, state) in self.layout.tiles().zip(&mut self.states) {
-            self.layout.cut(tile, latents, input.f32_mut()?);
-            if let (Some(input), Some(noise)) = (&mut decode_noise, noise) {
-                self.layout.cut(tile, noise, input.f32_mut()?);
-            }
-            let piece = Piece {
-                input,
-                decode_noise: decode_noise.as_deref(),
-                axes: Axes { latents: tile_shape, frames: len },
-                expected,
-            };
-            let output = self.codec.run(&piece, state, cancel)?;
-            output.f32()?;
-            if blended.is_empty() {
-                return Ok(frames(Data::Graph(output)));
-            }
-            self.layout.blend(tile, output.f32()?, &mut blended, ratio, 3);
+        let input = reuse(&mut self.input, &[1, c, t, h, w])?;
+        cut(chunk.latents, input)?;
+        let mut decode_noise = None;
+        if let (Some(slot), Some(noise)) = (&mut self.noise, chunk.noise) {
+            let input = reuse(&mut slot.input, &[1, c, t, h, w])?;
+            cut(noise, input)?;
+            decode_noise = Some(&*input);
         }
-        Ok(frames(Data::Blended(blended)))
+        let axes = Axes { latents: shape, frames: len };
+        let piece = Piece { input, decode_noise, axes, expected: [1, len, h * ratio, w * ratio, 3] };
+        let at = index % self.states.len();
+        self.codec.run(&piece, &mut self.states[at], chunk.cancel)
     }
+}
+
+/// What is decoded at once.
+struct Chunk<'a> {
+    /// `[C,T,h,w]`.
+    latents: &'a [f32],
+    /// Of the same shape.
+    noise: Option<&'a [f32]>,
+    cancel: &'a Cancel,
 }
 
 /// The frames of a chunk, as the network gave them: `[1,F,H,W,3]` floats in 0..1, of which the video's size is shown.
@@ -358,7 +404,22 @@ fn to_bytes(from: &[f32], to: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::{Package, RuntimeOptions};
+
+    #[test]
+    fn tiles_of_a_clip_share_one_state_and_those_of_a_stream_have_their_own() {
+        let states = |name: &str| {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/packages").join(name);
+            let package = Arc::new(Package::open(&folder).unwrap());
+            let model = Arc::new(Model::new(package, RuntimeOptions::default()));
+            let tiling = Tiling::Tiles { width: 32, height: 32, overlap: 16 };
+            Decoder::new(model, 64, 48, tiling).unwrap().states.len()
+        };
+        assert_eq!((states("tiny-guest"), states("tiny-stream")), (1, 3 * 2));
+    }
 
     #[test]
     fn floats_become_bytes_rounded_and_clamped() {

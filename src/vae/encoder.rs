@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::codec::{Codec, Piece, State, reuse};
 use super::pixels::Pixels;
-use super::tiles::{Layout, Tiling};
-use super::{Geometry, num_frames, num_latent_frames};
+use super::tiles::{Layout, Tile, Tiling};
+use super::{Geometry, Runs, num_frames, num_latent_frames};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::parameters::Axes;
@@ -24,7 +24,7 @@ use crate::runtime::{Cancel, ExecutionProvider, Tensor};
 /// while encoder.len() < encoder.num_frames(3) {
 ///     encoder.push(&grey, 256 * 3)?;
 /// }
-/// let encoded = encoder.encode(&Cancel::new())?;
+/// let encoded = encoder.encode(&Cancel::new(), &mut |_, _| ())?;
 /// assert_eq!(encoded.latents.len(), encoder.latent_shape(3).iter().product::<usize>());
 /// # Ok::<(), latentflow::Error>(())
 /// ```
@@ -33,6 +33,7 @@ pub struct Encoder {
     geometry: Geometry,
     codec: Codec,
     layout: Layout,
+    /// Of each tile where scenes go on, else of the one at work.
     states: Vec<State>,
     input: Option<Tensor>,
     /// The frames that wait, RGB without gaps: a quarter of what they take as floats.
@@ -59,7 +60,7 @@ impl Encoder {
         let geometry = Geometry::new(model.manifest(), width, height)?;
         let codec = Codec::new(model.clone(), &model.manifest().encoder, "encoder", "frames", "latents")?;
         let layout = geometry.layout(tiling);
-        let states = layout.tiles().map(|_| None).collect();
+        let states = codec.states(&layout);
         Ok(Self { geometry, codec, layout, states, input: None, frames: Vec::new() })
     }
 
@@ -146,24 +147,25 @@ impl Encoder {
     }
 
     /// Encodes the frames that wait, at least one; where they don't fill the last latent frame, the last one is repeated
-    /// and the next frame starts a scene.
+    /// and the next frame starts a scene. `on_piece` is told how many runs of the graph are done, and of how many.
     ///
-    /// With an error frames and scene are forgotten.
+    /// In tiles, a tile goes through all of the chunk before the next one begins, so that the network's state is that of one tile alone; a
+    /// model that streams keeps the state of every tile for the next chunk. With an error frames and scene are forgotten.
     ///
     /// # Errors
     /// [`Error::Shape`] without a frame, or if the graph gives something else than it should; also as
     /// [`Graph::run`](crate::Graph::run).
-    pub fn encode(&mut self, cancel: &Cancel) -> Result<Encoded> {
-        let result = self.run(cancel);
+    pub fn encode(&mut self, cancel: &Cancel, on_piece: &mut dyn FnMut(usize, usize)) -> Result<Encoded> {
+        let result = self.run(cancel, on_piece);
         match &result {
-            Ok((_, true)) => self.frames.clear(),
+            Ok((_, true)) if self.codec.is_stream() => self.frames.clear(),
             _ => self.reset(),
         }
         result.map(|(encoded, _)| encoded)
     }
 
     /// Returns the chunk and whether its last latent frame was filled.
-    fn run(&mut self, cancel: &Cancel) -> Result<(Encoded, bool)> {
+    fn run(&mut self, cancel: &Cancel, on_piece: &mut dyn FnMut(usize, usize)) -> Result<(Encoded, bool)> {
         let len = self.len();
         if len == 0 {
             return Err(Error::shape("a chunk", len, "at least one frame"));
@@ -172,66 +174,96 @@ impl Encoder {
         let first = self.codec.is_first(&self.states[0]);
         let count = self.codec.round_up(num_latent_frames(&latents, len, first), first);
         let padded = num_frames(&latents, count, first);
-        let mut whole = vec![0.0; self.geometry.latent_shape(count).iter().product()];
-        let plane = whole.len() / latents.channels / count;
-        // [C,T,h,w]: latent frames into their place in each channel.
-        let mut put = |part: &[f32], kept: Range<usize>, start: usize| {
-            let (own, all) = (part.len() / latents.channels, plane * count);
-            for (part, whole) in part.chunks_exact(own).zip(whole.chunks_exact_mut(all)) {
-                whole[plane * start..][..plane * kept.len()]
-                    .copy_from_slice(&part[plane * kept.start..plane * kept.end]);
-            }
-        };
-        match self.codec.segments(count) {
+        let tiles = self.layout.tiles().count();
+        let whole = match self.codec.segments(count) {
             Some(segments) => {
+                let mut runs = Runs::new(segments.of(count).count() * tiles, on_piece);
+                let mut whole = vec![0.0; self.geometry.latent_shape(count).iter().product()];
+                let plane = self.plane_of_latents();
                 let mut joins = vec![segments.join(1, plane); latents.channels];
                 for range in segments.of(count) {
-                    let mut part =
-                        self.piece(range.start * latents.temporal_compression_ratio, range.len(), cancel)?;
+                    let start = range.start * latents.temporal_compression_ratio;
+                    let mut part = self.pieces(start, &[range.len()], cancel, &mut runs)?;
                     let kept = segments.kept(range.start, range.len(), 1);
-                    for (channel, join) in part.chunks_exact_mut(plane * range.len()).zip(&mut joins) {
-                        join.fade(&mut channel[plane * kept.start..]);
+                    let channels = part.chunks_exact_mut(plane * range.len()).zip(&mut joins);
+                    for ((part, join), whole) in channels.zip(whole.chunks_exact_mut(plane * count)) {
+                        join.fade(&mut part[plane * kept.start..]);
+                        whole[plane * (range.start + kept.start)..][..plane * kept.len()]
+                            .copy_from_slice(&part[plane * kept.start..plane * kept.end]);
                     }
-                    put(&part, kept.clone(), range.start + kept.start);
                 }
+                whole
             }
             None => {
-                let (mut start, mut frame) = (0, 0);
-                for piece in self.codec.pieces(count, first)? {
-                    put(&self.piece(frame, piece, cancel)?, 0..piece, start);
-                    frame += num_frames(&latents, piece, first && start == 0);
-                    start += piece;
-                }
+                let pieces = self.codec.pieces(count, first)?;
+                self.pieces(0, &pieces, cancel, &mut Runs::new(pieces.len() * tiles, on_piece))?
             }
-        }
-        if !self.codec.is_stream() {
-            self.states.fill_with(|| None);
-        }
+        };
         Ok((Encoded { latents: whole, num_frames: len, first }, padded == len))
     }
 
-    /// Encodes the frames from `start` on to `count` latent frames.
-    fn piece(&mut self, start: usize, count: usize, cancel: &Cancel) -> Result<Vec<f32>> {
-        let Geometry { latents, width, height } = self.geometry;
-        let frames = num_frames(&latents, count, self.codec.is_first(&self.states[0]));
-        let ratio = latents.spatial_compression_ratio;
-        let Layout { rows, columns } = &self.layout;
-        let tile_shape = [latents.channels, count, rows.tile, columns.tile];
-        let expected = [1, latents.channels, count, rows.tile, columns.tile];
-        let size = (columns.tile * ratio, rows.tile * ratio);
-        let input = reuse(&mut self.input, &[1, frames, size.1, size.0, 3])?;
-        let mut whole = vec![0.0; self.geometry.latent_shape(count).iter().product()];
-        // At the end the last frame stands still.
-        let last = self.frames.len() / (width * height * 3) - 1;
-        let data = &self.frames[start.min(last) * width * height * 3..];
-        for (tile, state) in self.layout.tiles().zip(&mut self.states) {
-            let at = (tile.left * ratio, tile.top * ratio);
-            Pixels { data, width, height }.cut(at, size, input.f32_mut()?);
-            let axes = Axes { latents: tile_shape, frames };
-            let piece = Piece { input, decode_noise: None, axes, expected };
-            let output = self.codec.run(&piece, state, cancel)?;
-            self.layout.blend(tile, output.f32()?, &mut whole, 1, 1);
+    /// Numbers of a channel of a latent frame.
+    fn plane_of_latents(&self) -> usize {
+        self.layout.rows.length * self.layout.columns.length
+    }
+
+    /// Encodes the frames from `start` on to pieces of so many latent frames: each tile goes through all of them. Returns `[C,T,h,w]`.
+    fn pieces(
+        &mut self,
+        start: usize,
+        pieces: &[usize],
+        cancel: &Cancel,
+        runs: &mut Runs,
+    ) -> Result<Vec<f32>> {
+        let latents = self.geometry.latents;
+        let first = self.codec.is_first(&self.states[0]);
+        let (plane, count) = (self.plane_of_latents(), pieces.iter().sum::<usize>());
+        let mut whole = vec![0.0; latents.channels * count * plane];
+        let tiles: Vec<_> = self.layout.tiles().collect();
+        for (index, tile) in tiles.into_iter().enumerate() {
+            let (mut frame, mut done) = (start, 0);
+            for &piece in pieces {
+                let len = num_frames(&latents, piece, first && done == 0);
+                let output = self.piece(index, tile, frame..frame + len, piece, cancel)?;
+                runs.tell_one();
+                let part = output.f32()?;
+                let parts = part.chunks_exact(part.len() / latents.channels);
+                for (part, whole) in parts.zip(whole.chunks_exact_mut(count * plane)) {
+                    self.layout.blend(tile, part, &mut whole[done * plane..][..piece * plane], 1, 1);
+                }
+                frame += len;
+                done += piece;
+            }
+            if !self.codec.is_stream() {
+                self.states.fill_with(|| None);
+            }
         }
         Ok(whole)
+    }
+
+    /// Encodes the frames `range` in a tile, the one at `index`, to `count` latent frames.
+    fn piece(
+        &mut self,
+        index: usize,
+        tile: Tile,
+        range: Range<usize>,
+        count: usize,
+        cancel: &Cancel,
+    ) -> Result<Tensor> {
+        let Geometry { latents, width, height } = self.geometry;
+        let ratio = latents.spatial_compression_ratio;
+        let Layout { rows, columns } = &self.layout;
+        let shape = [latents.channels, count, rows.tile, columns.tile];
+        let [c, t, h, w] = shape;
+        let size = (columns.tile * ratio, rows.tile * ratio);
+        let input = reuse(&mut self.input, &[1, range.len(), size.1, size.0, 3])?;
+        // At the end the last frame stands still.
+        let last = self.frames.len() / (width * height * 3) - 1;
+        let data = &self.frames[range.start.min(last) * width * height * 3..];
+        Pixels { data, width, height }.cut((tile.left * ratio, tile.top * ratio), size, input.f32_mut()?);
+        let axes = Axes { latents: shape, frames: range.len() };
+        let piece = Piece { input, decode_noise: None, axes, expected: [1, c, t, h, w] };
+        let at = index % self.states.len();
+        self.codec.run(&piece, &mut self.states[at], cancel)
     }
 }

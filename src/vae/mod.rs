@@ -1,9 +1,10 @@
 //! The video compression network: latents to frames and back, a chunk at a time.
 //!
-//! A causal network (`init` and `step` graphs) keeps the state of a scene between chunks, so that a video of any length
-//! is coded as it comes, a piece of a few latent frames at a time. The first latent frame of a scene stands for one frame, each later one for
-//! `temporal_compression_ratio` frames. Frames larger than memory allows are coded in overlapping tiles, each with a
-//! state of its own, and blended. A network for whole clips alone codes long ones in overlapping segments, where its package says so.
+//! A causal network (`init` and `step` graphs) goes on from piece to piece of a few latent frames by its state. A model that
+//! streams keeps the state between chunks, so that a video of any length is coded as it comes; of other models each chunk is a clip, which is a
+//! scene of its own. The first latent frame of a scene stands for one frame, each later one for `temporal_compression_ratio` frames.
+//! Frames larger than memory allows are coded in overlapping tiles, each with a state of its own, and blended: a tile goes through
+//! all of the chunk before the next one begins. A network for whole clips alone codes long ones in overlapping segments, where its package says so.
 
 mod codec;
 mod decoder;
@@ -16,8 +17,6 @@ pub use decoder::{Decoder, Frames};
 pub use encoder::{Encoded, Encoder};
 pub(crate) use pixels::Pixels;
 pub use tiles::Tiling;
-
-use std::borrow::Cow;
 
 use crate::error::{Error, Result};
 use crate::package::{LatentConfig, Manifest, Range};
@@ -77,19 +76,22 @@ impl Geometry {
     }
 }
 
-/// Returns the latent frames from `start` on, `count` of them, of `latents` `[C,T,h,w]` with `plane` cells a frame.
-fn latent_frames(
-    latents: &[f32],
-    channels: usize,
-    plane: usize,
-    start: usize,
-    count: usize,
-) -> Cow<'_, [f32]> {
-    let channel = latents.len() / channels;
-    if count * plane == channel {
-        return latents.into();
+/// How many runs of a graph a chunk takes, told as they are done.
+struct Runs<'a> {
+    done: usize,
+    all: usize,
+    tell: &'a mut dyn FnMut(usize, usize),
+}
+
+impl<'a> Runs<'a> {
+    fn new(all: usize, tell: &'a mut dyn FnMut(usize, usize)) -> Self {
+        Self { done: 0, all, tell }
     }
-    latents.chunks_exact(channel).flat_map(|c| &c[start * plane..(start + count) * plane]).copied().collect()
+
+    fn tell_one(&mut self) {
+        self.done += 1;
+        (self.tell)(self.done, self.all);
+    }
 }
 
 fn check_range(setting: &'static str, value: usize, range: Range<usize>) -> Result<()> {

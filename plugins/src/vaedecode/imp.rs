@@ -15,7 +15,7 @@ use latentflow::{Cancel, Error, Model, vae};
 
 use crate::caps::{self, LatentInfo};
 use crate::frame_times::{FrameTimes, shown_frames};
-use crate::glue::{self, ExecutionProvider, ModelSettings, TileSettings};
+use crate::glue::{self, ExecutionProvider, ModelSettings, Progress, TileSettings};
 use crate::latency::ChunkLatency;
 use crate::latent;
 
@@ -384,8 +384,17 @@ impl VaeDecode {
         // Nothing is pushed during the turn: who waits for it may be what downstream waits for.
         let mut held = Vec::new();
         let (mut worked, mut begin) = (Duration::ZERO, Instant::now());
-        let result = stream.decoder.decode_each(&latents, &self.cancel, |frames| {
+        // A stream's chunks are short, and many.
+        let progress = model.manifest().stream.is_none().then(|| {
+            let text = format!("decoding {} of {}", glue::counted(len as u64, "frame"), model.id());
+            Progress::new(&*self.obj(), "decode", text)
+        });
+        let mut tell = |done, all| progress.iter().for_each(|progress| progress.tell(done, all));
+        let result = stream.decoder.decode_each(&latents, &self.cancel, &mut tell, |frames: Frames| {
             worked += begin.elapsed();
+            if turn.is_none() {
+                progress.iter().for_each(Progress::end);
+            }
             for index in 0..frames.len() {
                 let Some(out) = self.frame(&mut chunk, &frames, index, turn.is_none())? else { continue };
                 match turn {
@@ -396,6 +405,7 @@ impl VaeDecode {
             begin = Instant::now();
             Ok::<(), Failure>(())
         });
+        drop(progress);
         if turn.is_some() {
             stream.decoder.close();
         }

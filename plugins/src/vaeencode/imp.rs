@@ -16,7 +16,7 @@ use latentflow::{Cancel, Error, Model};
 
 use crate::caps::{self, LatentInfo};
 use crate::frame_times::FrameTimes;
-use crate::glue::{self, ExecutionProvider, ModelSettings, TileSettings};
+use crate::glue::{self, ExecutionProvider, ModelSettings, Progress, TileSettings};
 use crate::latency::ChunkLatency;
 use crate::latent;
 
@@ -411,7 +411,14 @@ impl VaeEncode {
         if !stream.keep_loaded {
             self.open_graphs(&stream.model, &mut stream.encoder)?;
         }
-        let result = stream.encoder.encode(&self.cancel);
+        // A stream's chunks are short, and many.
+        let progress = (!stream.encoder.is_stream()).then(|| {
+            let frames = glue::counted(stream.encoder.len() as u64, "frame");
+            Progress::new(&*self.obj(), "encode", format!("encoding {frames} for {}", stream.model.id()))
+        });
+        let mut tell = |done, all| progress.iter().for_each(|progress| progress.tell(done, all));
+        let result = stream.encoder.encode(&self.cancel, &mut tell);
+        drop(progress);
         if turn.is_some() {
             stream.encoder.close();
         }
