@@ -501,8 +501,13 @@ impl LatentDiffuse {
     fn open(&self, work: &Work, diffuser: &mut Diffuser) -> Result<(), gst::FlowError> {
         let known = diffuser.provider().is_some();
         let text = format!("opening the denoiser of {}", work.model.id());
-        let open = || diffuser.open(&self.cancel);
-        glue::with_progress(&*self.obj(), "open", &text, open).map_err(|e| self.fail(&e))?;
+        let mut open = || diffuser.open(&self.cancel);
+        let opened = match known && work.model.manifest().stream.is_some() {
+            // Chunk after chunk, there is hardly anything to open.
+            true => open(),
+            false => glue::with_progress(&*self.obj(), "open", &text, open),
+        };
+        opened.map_err(|e| self.fail(&e))?;
         if let (false, Some(provider)) = (known, diffuser.provider()) {
             gst::info!(CAT, imp = self, "denoiser of {} opened on {provider}", work.model.id());
             self.lock().provider = Some(provider);
@@ -541,11 +546,12 @@ impl LatentDiffuse {
         let total = self.sinkpad().peer_query_duration::<gst::ClockTime>().map(|d| work.info.frames_in(d));
         let text = match total.filter(|total| *total > 0) {
             Some(total) => format!(
-                "chunk {chunks}, {} % of {total} frames, {rate:.1} frames/s, {:.0} s left",
+                "chunk {chunks}, {} % of {}, {rate:.1} frames/s, {:.0} s left",
                 (100 * made / total).min(100),
+                glue::counted(total, "frame"),
                 total.saturating_sub(made) as f64 / rate
             ),
-            None => format!("chunk {chunks}, {made} frames, {rate:.1} frames/s"),
+            None => format!("chunk {chunks}, {}, {rate:.1} frames/s", glue::counted(made, "frame")),
         };
         // The chunk is complete: gst-launch-1.0 does not play while a progress is not, and to play is what makes room
         // downstream for the next one.
@@ -556,7 +562,9 @@ impl LatentDiffuse {
         let text = text.unwrap_or_else(|| {
             let stats = self.lock().stats.clone();
             let seconds = stats.started.map_or(0.0, |started| started.elapsed().as_secs_f64());
-            format!("{} chunks, {} frames in {seconds:.1} s", stats.chunks, stats.frames)
+            let (chunks, frames) =
+                (glue::counted(stats.chunks, "chunk"), glue::counted(stats.frames, "frame"));
+            format!("{chunks}, {frames} in {seconds:.1} s")
         });
         glue::post_progress(&*self.obj(), kind, "chunk", &text);
     }
