@@ -46,6 +46,11 @@ def padding_numbers(shape, generator):
     return padding_mask(shape, generator).float()
 
 
+def padded(shape, generator):
+    """Embeddings of prompts that end with zeros."""
+    return normal(shape, generator) * padding_numbers(shape[:2], generator).unsqueeze(2)
+
+
 def first_given(shape, generator):
     """A condition mask: 0 in the first latent frame, which is given, and 1 elsewhere."""
     mask = torch.ones(shape)

@@ -5,8 +5,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from open_models import attention, images, patches, rope
+from open_models import attention, images, patches, rope, text
 from open_models.modulation import Modulation, timesteps_of
+from open_models.padding import count_equal_rows
 
 
 class Images(unittest.TestCase):
@@ -49,6 +50,30 @@ class Modulations(unittest.TestCase):
     def test_without_a_mask_all_cells_share_one_row(self):
         (value,) = Modulation(torch.ones(1, 1, 1, 4), None).plus(torch.zeros(1, 4))
         self.assertEqual(value.shape, (1, 1, 4))
+
+
+class Padding(unittest.TestCase):
+    def test_one_token_of_padding_stands_for_all(self):
+        torch.manual_seed(0)
+        query, key, value = torch.randn(2, 7, 8), torch.nn.Linear(6, 8), torch.nn.Linear(6, 8)
+        attend = lambda x, bias=None: torch.nn.functional.scaled_dot_product_attention(query[: x.shape[0]], key(x), value(x), attn_mask=bias)
+        for lengths in ([3, 5], [0, 0], [9, 4], [8, 8], [0, 1]):
+            embeds = torch.randn(2, 9, 6) * (torch.arange(9) < torch.tensor(lengths)[:, None]).unsqueeze(2)
+            cut, bias = count_equal_rows(embeds)
+            self.assertEqual(cut.shape[1], min(9, max(2, 1 + max(lengths))), lengths)
+            torch.testing.assert_close(attend(cut, bias[0]), attend(embeds), msg=lambda m: f"{lengths}: {m}")
+
+    def test_a_text_encoder_needs_no_padding(self):
+        from transformers import UMT5Config, UMT5EncoderModel
+
+        torch.manual_seed(0)
+        encoder = UMT5EncoderModel(UMT5Config(vocab_size=32, d_model=16, d_kv=4, d_ff=16, num_layers=2, num_heads=4)).eval()
+        ids = torch.randint(0, 32, (2, 40))
+        for lengths in ([3, 7], [1, 1], [40, 9]):
+            mask = (torch.arange(40) < torch.tensor(lengths)[:, None]).long()
+            with torch.no_grad():
+                found = text.T5(encoder, masked=True)(ids, mask)
+                torch.testing.assert_close(found, encoder(ids, mask)[0] * mask.unsqueeze(2), msg=lambda m: f"{lengths}: {m}")
 
 
 class Patches(unittest.TestCase):

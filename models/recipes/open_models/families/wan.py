@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import text
-from ..graph import LATENTS, Graph, Input, Part, first_given, timesteps
+from ..graph import LATENTS, Graph, Input, Part, first_given, padded, timesteps
+from ..padding import count_equal_rows
 from ..rope import rotate_pairs
 from ..modulation import Modulation, timesteps_of
 from ..options import Options
@@ -60,20 +61,21 @@ class WanDenoiser(nn.Module):
         time = embed.time_embedder(angles.to(embed.time_embedder.linear_1.weight.dtype)).to(x.dtype)
         time = time.reshape(timestep.shape[0], timestep.shape[1], time.shape[-1])
         modulation = Modulation(embed.time_proj(embed.act_fn(time)).unflatten(2, (6, -1)), generated)
+        prompt, counts = count_equal_rows(prompt)
         prompt = embed.text_embedder(prompt)
         if image is not None:
             image = embed.image_embedder(image)
         for block in net.blocks:
-            x = self.block(block, x, prompt, image, modulation, rope)
+            x = self.block(block, x, prompt, counts, image, modulation, rope)
         shift, scale = Modulation(time.unsqueeze(2), generated).plus(net.scale_shift_table)
         return net.proj_out((net.norm_out(x.float()) * (1 + scale) + shift).to(x.dtype))
 
-    def block(self, block, x: Tensor, prompt: Tensor, image: Tensor | None, modulation: Modulation, rope) -> Tensor:
+    def block(self, block, x: Tensor, prompt: Tensor, counts: Tensor, image: Tensor | None, modulation: Modulation, rope) -> Tensor:
         shift, scale, gate, ff_shift, ff_scale, ff_gate = modulation.plus(block.scale_shift_table)
         y = (block.norm1(x.float()) * (1 + scale) + shift).to(x.dtype)
         x = (x.float() + attend(block.attn1, y, y, rope) * gate).to(x.dtype)
         y = block.norm2(x.float()).to(x.dtype)
-        x = x + attend(block.attn2, y, prompt, image=image)
+        x = x + attend(block.attn2, y, prompt, bias=counts, image=image)
         y = (block.norm3(x.float()) * (1 + ff_scale) + ff_shift).to(x.dtype)
         return (x.float() + block.ffn(y).float() * ff_gate).to(x.dtype)
 
@@ -88,20 +90,22 @@ class WanDenoiser(nn.Module):
         return tables[0], tables[1]
 
 
-def attend(attn, x: Tensor, context: Tensor, rope=None, image: Tensor | None = None) -> Tensor:
+def attend(attn, x: Tensor, context: Tensor, rope=None, bias: Tensor | None = None, image: Tensor | None = None) -> Tensor:
     heads = lambda y: y.unflatten(2, (attn.heads, -1))
     query, key, value = heads(attn.norm_q(attn.to_q(x))), heads(attn.norm_k(attn.to_k(context))), heads(attn.to_v(context))
     if rope is not None:
         query, key = rotate_pairs(query, *rope), rotate_pairs(key, *rope)
-    out = sdpa(query, key, value)
+    out = sdpa(query, key, value, bias)
     if image is not None:
         out = out + sdpa(query, heads(attn.norm_added_k(attn.add_k_proj(image))), heads(attn.add_v_proj(image)))
     return attn.to_out[0](out)
 
 
-def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention on [B,S,heads,D]."""
-    out = functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value)))
+def sdpa(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Attention on [B,S,heads,D], with a `bias` [1,1,1,keys] on the scores."""
+    if bias is not None:  # ONNX Runtime's attention doesn't broadcast the axis of the queries
+        bias = bias.expand(-1, -1, query.shape[1], -1)
+    out = functional.scaled_dot_product_attention(*(x.transpose(1, 2) for x in (query, key, value)), attn_mask=bias)
     return out.transpose(1, 2).flatten(2)
 
 
@@ -147,7 +151,7 @@ class Wan(Family):
         if self.image_dim:
             extras.append(Input("image_embeds", ("B", "N", self.image_dim)))
         names = [e.name for e in extras]
-        inputs = [Input("latents", LATENTS(channels)), Input("timestep", ("B",), timesteps, exact=True), Input("prompt_embeds", ("B", "L", net.config.text_dim)), *extras]
+        inputs = [Input("latents", LATENTS(channels)), Input("timestep", ("B",), timesteps, exact=True), Input("prompt_embeds", ("B", "L", net.config.text_dim), padded), *extras]
         sizes = DENOISER_SIZES if not self.image_dim else [s | {"L": 512, "N": 257 if net.config.pos_embed_seq_len is None else net.config.pos_embed_seq_len} for s in DENOISER_SIZES]
 
         def reference(latents, timestep, prompt, *given):
