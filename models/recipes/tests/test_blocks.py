@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from open_models import attention, images, patches, rope, text
+from open_models.families.causal_conv import CausalConv, Memory
 from open_models.modulation import Modulation, timesteps_of
 from open_models.padding import count_equal_rows
 
@@ -74,6 +75,29 @@ class Padding(unittest.TestCase):
             with torch.no_grad():
                 found = text.T5(encoder, masked=True)(ids, mask)
                 torch.testing.assert_close(found, encoder(ids, mask)[0] * mask.unsqueeze(2), msg=lambda m: f"{lengths}: {m}")
+
+
+class CausalConvolutions(unittest.TestCase):
+    def test_frames_in_pairs_and_one_by_one_are_a_3d_convolution(self):
+        torch.manual_seed(0)
+        for frames, rows in ((3, 3), (3, 1), (1, 3)):
+            weight, bias, edge = torch.randn(5, 4, frames, rows, rows), torch.randn(5), rows // 2
+            conv = CausalConv(weight, bias, (edge, edge))
+            clip = torch.randn(2, 9, 4, 6, 7)
+            padded = torch.nn.functional.pad(clip.transpose(1, 2), (edge, edge, edge, edge, frames - 1, 0))
+            right = torch.nn.functional.conv3d(padded, weight, bias).transpose(1, 2)
+            for multiple in (1, 2):
+                start, whole = Memory(), Memory()
+                start.multiple = whole.multiple = multiple
+                torch.testing.assert_close(conv(clip, whole), right, atol=1e-5, rtol=1e-5)
+                pieces = [conv(clip[:, :1], start)]
+                later = Memory(tuple(start.kept))
+                later.multiple = multiple
+                pieces.append(conv(clip[:, 1:5], later))
+                last = Memory(tuple(later.kept))
+                last.multiple = multiple
+                pieces.append(conv(clip[:, 5:], last))
+                torch.testing.assert_close(torch.cat(pieces, dim=1), right, atol=1e-5, rtol=1e-5)
 
 
 class Patches(unittest.TestCase):
