@@ -318,7 +318,8 @@ impl Diffuser {
     /// Makes the next chunk of the scene: latents `[C, T, h, w]`.
     ///
     /// `positive` and `negative` are the text encoders' outputs for the prompt and the negative prompt; `on_step` hears of
-    /// each step that is done, of the number of all of them, and of the sample after it.
+    /// each step that is done, of the number of all of them, and of the sample after it. Where the package has `stream.first`, a
+    /// scene's first chunk is made in two goes, and the sample is what the go makes.
     ///
     /// # Errors
     /// [`Error::Setting`] if guidance is asked for without a negative prompt, more than one chunk a scene of a model of
@@ -332,7 +333,19 @@ impl Diffuser {
         cancel: &Cancel,
         on_step: &mut dyn FnMut(usize, usize, &[f32]),
     ) -> Result<Vec<f32>> {
-        self.make(Start::Noise(num_latent_frames), positive, negative, cancel, on_step)
+        let first = self.model.manifest().stream.and_then(|stream| stream.first);
+        let Some(first) = first.filter(|&first| self.is_scene_start() && first < num_latent_frames) else {
+            return self.make(Start::Noise(num_latent_frames), positive, negative, cancel, on_step);
+        };
+        let mut go = |index, frames| {
+            let mut on_step = |step, steps, sample: &[f32]| on_step(index * steps + step, 2 * steps, sample);
+            self.make(Start::Noise(frames), positive, negative, cancel, &mut on_step)
+        };
+        let (head, tail) = (go(0, first)?, go(1, num_latent_frames - first)?);
+        let channels = self.latent_shape(1)[0];
+        let by_channel =
+            head.chunks_exact(head.len() / channels).zip(tail.chunks_exact(tail.len() / channels));
+        Ok(by_channel.flat_map(|(head, tail)| [head, tail]).flatten().copied().collect())
     }
 
     /// Makes the next chunk of the scene out of another video's: latents `[C, T, h, w]` like `video`.

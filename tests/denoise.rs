@@ -1,17 +1,13 @@
 //! The denoising loop on the tests' packages: what decides a chunk, and what it refuses.
 
-use std::path::Path;
+mod util;
+
 use std::sync::Arc;
 
 use latentflow::{
     Cancel, DiffuseOptions, Diffuser, Error, Model, Package, PromptEmbeds, RuntimeOptions, TextEncoder,
 };
-
-fn model(name: &str) -> Arc<Model> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/packages").join(name);
-    let package = Package::open(&folder).expect("a valid package");
-    Arc::new(Model::new(Arc::new(package), RuntimeOptions::default()))
-}
+use util::model;
 
 fn embeds(model: &Arc<Model>, prompt: &str) -> PromptEmbeds {
     TextEncoder::new(model.clone()).unwrap().encode(prompt, Some(""), &Cancel::new()).unwrap()
@@ -116,6 +112,29 @@ mod a_chunk {
         let model = model("tiny-stream");
         let diffuser = diffuser(&model, |o| (o.width, o.height) = (50, 33));
         assert_eq!(diffuser.latent_shape(2), [4, 2, 6, 8]);
+    }
+
+    #[test]
+    fn follows_from_a_scene_s_first_frames_where_the_package_wants_these_first() {
+        let copy = util::copy_of("tiny-stream");
+        util::edit(&copy, "model.toml", "[stream]", "[stream]\nfirst = 1");
+        let package = Package::open(copy.path()).expect("a valid package");
+        let wants = Arc::new(Model::new(Arc::new(package), RuntimeOptions::default()));
+        let plain = model("tiny-stream");
+        let red = embeds(&plain, "red");
+        let (mut made, mut by_hand) = (diffuser(&wants, |_| ()), diffuser(&plain, |_| ()));
+        let mut steps = Vec::new();
+        let mut on_step = |step, of, sample: &[f32]| steps.push((step, of, sample.len()));
+        let whole = made.chunk(red.positive(), red.negative(), 2, &Cancel::new(), &mut on_step).unwrap();
+        let (head, tail) = (chunk(&mut by_hand, &red, 1), chunk(&mut by_hand, &red, 1));
+        for channel in 0..4 {
+            let of = |latents: &[f32]| latents.chunks_exact(latents.len() / 4).nth(channel).unwrap().to_vec();
+            assert_eq!(of(&whole), [of(&head), of(&tail)].concat());
+        }
+        let all = steps.len();
+        let told = (1..=all).map(|step| (step, all, head.len())).collect::<Vec<_>>();
+        assert_eq!(steps, told, "progress goes through both");
+        assert_eq!(chunk(&mut made, &red, 2), chunk(&mut by_hand, &red, 2), "later chunks are made at once");
     }
 
     #[test]

@@ -81,6 +81,7 @@ fn a_field_that_is_missing_or_unknown_or_absurd() {
         ("max = 512, default = 64", "max = 512, default = 1024", ["video.width", "default"]),
         ("default = \"24/1\"", "default = \"24/0\"", ["24/0", "fraction"]),
         ("window = 4", "window = 1", ["stream", "window"]),
+        ("window = 4", "window = 4\nfirst = 2", ["stream.first", "stream.chunk"]),
     ] {
         let package = copy_of("tiny-stream");
         edit(&package, "model.toml", from, to);

@@ -376,6 +376,8 @@ pub struct StreamConfig {
     /// Of these, how many are the scene's first.
     #[serde(default)]
     pub sink: usize,
+    /// Of a scene's first chunk, how many latent frames are made before the others, which then are made to follow from them.
+    pub first: Option<usize>,
 }
 
 impl Manifest {
@@ -523,6 +525,9 @@ impl StreamConfig {
     fn check(&self) -> Result<(), String> {
         if self.chunk == 0 || self.window < self.chunk || self.sink >= self.window {
             return Err("`stream` must hold 0 < chunk <= window and sink < window".into());
+        }
+        if self.first.is_some_and(|first| first == 0 || first >= self.chunk) {
+            return Err("`stream.first` must be above 0 and below `stream.chunk`".into());
         }
         Ok(())
     }
