@@ -83,9 +83,10 @@ def choose_said(scene: Scene, rng: random.Random) -> dict[str, str]:
     if scene.subject != "none":
         if not scene.natural or odds(detail * .8):
             said["color"] = scene.color
-        if odds(.3 + detail * .7):
+        travels = scene.direction != "none" and odds(max(.85, detail))  # a way goes with what is done on it
+        if travels or odds(.3 + detail * .7):
             said["action"] = scene.action
-        if scene.direction != "none" and said["action"] != UNSAID and odds(detail * .7):
+        if travels:
             said["direction"] = scene.direction
     if scene.camera != "static" and odds(max(.85, detail)):
         said["camera"] = scene.camera

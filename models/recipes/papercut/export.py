@@ -61,9 +61,9 @@ def autoencoder(vae, out: pathlib.Path, kind: str) -> None:
 
 
 def denoiser(net: Transformer, text_width: int, out: pathlib.Path) -> None:
-    layers, d = net.n_layers, net.d
+    caches, d = net.n_caches, net.d
     inputs = (torch.randn(1, net.channels, 3, 6, 8), torch.full((1, 3), 500.), torch.randn(1, 5, text_width), torch.ones(1, 5),
-              torch.randn(layers, 1, 2, 12, d), torch.randn(layers, 1, 2, 12, d))
+              torch.randn(caches, 1, 2, 12, d), torch.randn(caches, 1, 2, 12, d))
     past, present = {1: "B", 2: "P", 3: "N"}, {1: "B", 2: "T", 3: "N"}
     path = out / "transformer.onnx"
     model = trace(net, inputs, path, ["latents", "timestep", "prompt_embeds", "prompt_mask", "past_key", "past_value"],
@@ -136,6 +136,7 @@ guidance_scale = {args.guidance}
 chunk = 3
 window = 12
 sink = 3
+first = 1
 '''
 
 
@@ -151,7 +152,7 @@ def check(folder: pathlib.Path, vae, text, net) -> None:
             e, _ = text(ids, torch.ones_like(ids))
             print(f"text_encoder [{ids.shape[1]} tokens]: {worst(p.embed(prompt)[0], e):.1e}")
         for h, w, t, n in ((10, 16, 3, 12), (10, 16, 3, 0), (12, 12, 1, 5), (16, 10, 2, 9), (10, 20, 3, 3)):
-            x, past = rng.standard_normal((1, LATENT_CHANNELS, t, h, w), np.float32), rng.standard_normal((2, net.n_layers, 1, n, h * w // 4, net.d), np.float32)
+            x, past = rng.standard_normal((1, LATENT_CHANNELS, t, h, w), np.float32), rng.standard_normal((2, net.n_caches, 1, n, h * w // 4, net.d), np.float32)
             sigma = np.float32(rng.uniform(0, 1))
             got = p.predict(x, sigma, (e.numpy(), np.ones((1, e.shape[1]), np.float32)), past)
             want = net(tensor(x), torch.full((1, t), 1000 * float(sigma)), e, torch.ones(1, e.shape[1]), tensor(past[0]), tensor(past[1]))

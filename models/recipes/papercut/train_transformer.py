@@ -8,6 +8,7 @@ is baked in: the target becomes what classifier-free guidance would give.
 from __future__ import annotations
 
 import argparse
+import itertools
 import pathlib
 import pickle
 import random
@@ -29,6 +30,8 @@ from .world import Scene
 
 KINDS = ("images", "clips", "sequences")
 SUBJECT_WEIGHT = 2.  # what an error on a subject counts more than elsewhere
+CAMERA_ODDS = 4  # how often a scene whose camera moves is drawn, a still one being drawn once
+CHANGE_WEIGHT = 1.  # what the change of the error from frame to frame counts: what moves, and what flickers
 
 
 def shares(kind: str) -> dict[str, float]:
@@ -37,14 +40,15 @@ def shares(kind: str) -> dict[str, float]:
 
 
 class Latents:
-    """All latents in memory, normalised, by pool: float16 [n, C, T, h, w], masks of the subjects, and scenes."""
+    """All latents in memory, normalised, by pool: float16 [n, C, T, h, w], masks of the subjects, scenes, and running sums of how
+    often each is drawn."""
 
     def __init__(self, work: pathlib.Path):
         vae, _ = load_vae(work)
         self.folder = work / "data"
         self.mean, self.std = (v.cpu().numpy()[:, None, None, None] for v in (vae.mean, vae.std))
         self.importance = load(work / "vae.pt")["importance"].float().cpu()
-        self.pools: dict[str, tuple[np.ndarray, np.ndarray, list[Scene]]] = {}
+        self.pools: dict[str, tuple[np.ndarray, np.ndarray, list[Scene], list[int]]] = {}
         self.seen: set[pathlib.Path] = set()
         self.refresh()
         for kind in KINDS:
@@ -60,20 +64,20 @@ class Latents:
                 z = part["latents"]
                 for i in range(0, len(z), 256):
                     z[i:i + 256] = (z[i:i + 256] - self.mean) / self.std
-                new = z, part["masks"], pickle.loads(part["scenes"].tobytes())
+                masks, scenes = part["masks"], pickle.loads(part["scenes"].tobytes())
                 if name in self.pools:
                     old = self.pools[name]
-                    new = np.concatenate([old[0], new[0]]), np.concatenate([old[1], new[1]]), old[2] + new[2]
-                self.pools[name] = new
+                    z, masks, scenes = np.concatenate([old[0], z]), np.concatenate([old[1], masks]), old[2] + scenes
+                self.pools[name] = z, masks, scenes, list(itertools.accumulate(CAMERA_ODDS if s.camera != "static" else 1 for s in scenes))
 
     def draw(self, rng: random.Random, kind: str, count: int, frames: int):
-        """`count` frames' worth of a kind: latents [n, C, frames, h, w], masks [n, frames, h, w] in 0..1, scenes.  Longer
+        """`count` frames' worth of a kind: latents [n, C, frames, h, w], masks [n, frames, h, w] in 0..1, scenes.  Long
         sequences may leave a gap after the first chunk.  The first frames of clips are images too."""
         weights = {n: w for n, w in (shares("images") | {n: w / 17 for n, w in shares("clips").items()} if kind == "images" else shares(kind)).items() if n in self.pools}
-        z, masks, scenes = self.pools[rng.choices(list(weights), list(weights.values()))[0]]
+        z, masks, scenes, odds = self.pools[rng.choices(list(weights), list(weights.values()))[0]]
         n = max(1, round(count * 160 / (frames * z.shape[3] * z.shape[4])))
-        rows = [rng.randrange(len(z)) for _ in range(n)]
-        gap = rng.randrange(z.shape[2] - frames + 1) if frames > CHUNK and rng.random() < .5 else 0
+        rows = rng.choices(range(len(z)), cum_weights=odds, k=n)
+        gap = rng.randrange(z.shape[2] - frames + 1) if frames > 2 * CHUNK and rng.random() < .4 else 0
         take = [*range(min(CHUNK, frames)), *range(CHUNK + gap, frames + gap)]
         return (torch.from_numpy(z[rows][:, :, take].astype(np.float32)), torch.from_numpy(masks[rows][:, take].astype(np.float32) / 255), [scenes[r] for r in rows])
 
@@ -81,7 +85,7 @@ class Latents:
 def noise_levels(n: int, frames: int, shift: float) -> tuple[torch.Tensor, torch.Tensor]:
     """sigma [n, frames] and which chunk each frame is in [frames].  Frames of a chunk share a level, or some of them are
     clean; in every sequence at least one frame is noisy."""
-    first = 1 if frames > 1 and torch.rand(()) < .15 else CHUNK  # some sequences start from a single image
+    first = 1 if frames > 1 and torch.rand(()) < .5 else CHUNK  # half of all sequences start from a single image
     chunk = torch.tensor([0 if i < first else 1 + (i - first) // CHUNK for i in range(frames)])
     chunks = int(chunk[-1]) + 1
     s = torch.sigmoid(torch.randn(n, chunks))
@@ -89,7 +93,7 @@ def noise_levels(n: int, frames: int, shift: float) -> tuple[torch.Tensor, torch
     s = torch.where(torch.rand(n, chunks) < .05, 1., s)
     noisy = torch.randint(0, chunks, (n,))
     if chunks > 1:
-        clean = torch.rand(n, chunks) < .4
+        clean = torch.rand(n, chunks) < .6
         clean[torch.arange(n), noisy] = False
         s = torch.where(clean, torch.where(torch.rand(n, chunks) < .5, 0., .1 * torch.rand(n, chunks)), s)
     sigma = s[:, chunk]
@@ -99,6 +103,14 @@ def noise_levels(n: int, frames: int, shift: float) -> tuple[torch.Tensor, torch
         given[torch.arange(n), keep.argmax(1)] = False
         sigma = torch.where(given, 0., sigma)
     return sigma, chunk
+
+
+def weighted_errors(error: torch.Tensor, weight: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean square of `error` [B, C, T, h, w] under `weight` [B, 1, T, h, w], and that of half its change between neighbours of
+    one noise level sigma [B, T]: equal for errors that have nothing in common, 0 for those that stay."""
+    mean = lambda x, w: (x.square() * w).sum() / (w.sum().clamp(min=1) * x.shape[1])
+    alike = (sigma[:, 1:] == sigma[:, :-1]).float()[:, None, :, None, None]
+    return mean(error, weight), .5 * mean(error.diff(dim=2), torch.minimum(weight[:, :, 1:], weight[:, :, :-1]) * alike)
 
 
 def tokens(tokenizer, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -139,8 +151,8 @@ def kind_of_step(it: int, progress: float) -> tuple[str, int]:
     if progress < .4:
         kind = "images" if x < .6 else "clips"
     else:
-        kind = "images" if x < .2 else "clips" if x < .72 else "sequences"
-    return kind, 1 if kind == "images" else dice.choice((3, 3, 3, 5)) if kind == "clips" else dice.choice((6, 9, 12, 15))
+        kind = "images" if x < .15 else "clips" if x < .75 else "sequences"
+    return kind, 1 if kind == "images" else dice.choice((3, 5, 5)) if kind == "clips" else dice.choice((6, 9, 12, 15))
 
 
 def is_matrix(name: str, p: torch.Tensor) -> bool:
@@ -223,7 +235,7 @@ def train(rank: int, workers: int, args) -> None:
         s = sigma[:, None, :, None, None]
         noise = torch.randn_like(x0)
         x = (1 - s) * x0 + s * noise
-        empty = torch.zeros(net.n_layers, n, 0, x0.shape[3] * x0.shape[4] // 4, net.d, device=device)
+        empty = torch.zeros(net.n_caches, n, 0, x0.shape[3] * x0.shape[4] // 4, net.d, device=device)
         target = noise - x0
         bake = parallel.agree(progress >= args.bake)
         with parallel.autocast():
@@ -239,8 +251,8 @@ def train(rank: int, workers: int, args) -> None:
             v, _, _ = net(x, 1000 * sigma, embeds, mask, empty, empty, chunk)
             told_loss, right = text.attribute_loss(embeds, wanted)
         weight = (sigma > .04).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT * subject[:, None])
-        error = ((v.float() - target).square() * weight * channel_weight).sum() / (weight.sum().clamp(min=1) * v.shape[1])
-        update(error + .1 * told_loss, progress, min(1., (it - warm_from + 1) / 40))
+        error, change = weighted_errors((v.float() - target) * channel_weight.sqrt(), weight, sigma)
+        update(error + CHANGE_WEIGHT * change + .1 * told_loss, progress, min(1., (it - warm_from + 1) / 40))
         if it % 5 == 0 or device.type == "cpu":
             name = kind + "*" * bake
             mean_loss[name] = .96 * mean_loss.get(name, error.item()) + .04 * error.item()

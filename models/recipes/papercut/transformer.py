@@ -9,6 +9,9 @@ frames.  Where a token lies in its frame is turned into its keys before they are
 many frames lie between two tokens enters as a term that depends on the query and that distance.  Distances are counted
 over what is cached, so a window can roll for ever.
 
+The convolutions see the frame before as well, place by place, for what moves, moves by less than a token: a pan, a run past
+the camera.  What they saw of a frame is cached as if it were keys and values of one more layer each.
+
 Inside, the network's raw output f and its input are scaled so that both have unit variance at every noise level:
 with D = (1-sigma)^2 + sigma^2, input x / sqrt(D), velocity = (2*sigma - 1) / D * x - f / sqrt(D).  At sigma = 1 f is the
 clean latent, at sigma = 0 it is minus the noise; nothing is divided by a small sigma.
@@ -57,7 +60,7 @@ class Block(nn.Module):
             nn.init.zeros_(m.weight)
             nn.init.zeros_(m.bias)
 
-    def forward(self, x, rows, columns, mods, embeds, kinds, past_k, past_v, cos, sin):
+    def forward(self, x, rows, columns, mods, embeds, kinds, cos, sin, past_k, past_v):
         """x [B, T, N, d] with N = rows * columns; mods [6, B, T, 1, d]; kinds [B, 1, T, KINDS, K] says of what kind each of the
         K keys is to each frame; past [B, P, N, d]; cos, sin [N, 1, head].  Returns x and this call's keys and values, [B, T, N, d]."""
         (b, t, n, _), d = x.shape, self.o.out_features
@@ -84,11 +87,16 @@ class Block(nn.Module):
 
 
 class Local(nn.Module):
-    """A residual block of two 3x3 convolutions at the latents' resolution, told the noise level and the prompt's gist."""
+    """A residual block of two 3x3 convolutions at the latents' resolution, told the noise level and the prompt's gist.
+
+    It sees its input of the frame before as well. For the next call this is kept like an attention's keys and values, 4*c
+    numbers a token of the 2*d there are."""
 
     def __init__(self, c: int, d: int):
         super().__init__()
-        self.a, self.b = nn.Conv2d(c, c, 3, padding=1), nn.Conv2d(c, c, 3, padding=1)
+        if 4 * c > 2 * d:
+            raise ValueError(f"{c} features of four latents do not fit into keys and values of {d}")
+        self.a, self.b = nn.Conv2d(2 * c, c, 3, padding=1), nn.Conv2d(c, c, 3, padding=1)
         self.level = nn.Linear(d, 2 * c)
         nn.init.normal_(self.level.weight, std=.005)
         nn.init.zeros_(self.level.bias)
@@ -96,10 +104,15 @@ class Local(nn.Module):
         nn.init.zeros_(self.b.weight)
         nn.init.zeros_(self.b.bias)
 
-    def forward(self, x, condition):
-        """x [B*T, c, h, w], condition [B, T, d]"""
+    def forward(self, x, condition, past_k, past_v):
+        """x [B*T, c, h, w], condition [B, T, d], past [B, P, N, d].  Returns x and what to keep of this call, two of [B, T, N, d]."""
+        (_, c, h, w), (b, _, n, d) = x.shape, past_k.shape
+        kept = F.pad(F.pixel_unshuffle(x, 2).permute(0, 2, 3, 1).reshape(b, -1, n, 4 * c), (0, 2 * d - 4 * c))
+        past = torch.cat([torch.zeros_like(kept[:, :1]), torch.cat([past_k, past_v], -1)], 1)[:, -1, :, :4 * c]
+        past = F.pixel_shuffle(past.reshape(b, h // 2, w // 2, -1).permute(0, 3, 1, 2), 2)
+        before = torch.cat([past[:, None], x.reshape(b, -1, c, h, w)[:, :-1]], 1).reshape(x.shape)
         scale, shift = self.level(condition).reshape(x.shape[0], -1, 1, 1).chunk(2, 1)
-        return x + self.b(F.gelu(self.a(x) * (1 + scale) + shift))
+        return x + self.b(F.gelu(self.a(torch.cat([x, before], 1)) * (1 + scale) + shift)), *kept.chunk(2, -1)
 
 
 class Transformer(nn.Module):
@@ -107,7 +120,7 @@ class Transformer(nn.Module):
                  width: int = 128, before: int = 1, after: int = 2):
         super().__init__()
         heads = d // 64
-        self.d, self.n_layers, self.channels, self.head_dim = d, layers, channels, d // heads
+        self.d, self.n_caches, self.channels, self.head_dim = d, before + layers + after, channels, d // heads
         self.enter = nn.Conv2d(channels + POSITIONS, width, 3, padding=1)
         self.before = nn.ModuleList([Local(width, d) for _ in range(before)])
         self.inp, self.out = nn.Linear(4 * width, d), nn.Linear(d, 4 * width)
@@ -160,7 +173,8 @@ class Transformer(nn.Module):
 
     def forward(self, latents, timestep, prompt_embeds, prompt_mask, past_key, past_value, frame_chunks=None):
         """latents [B, C, T, h, w], timestep [B, T] = 1000*sigma, prompt [B, L, text], mask [B, L],
-        past [layers, B, P, N, d] -> velocity [B, C, T, h, w], keys and values [layers, B, T, N, d].
+        past [caches, B, P, N, d] -> velocity [B, C, T, h, w], keys and values [caches, B, T, N, d], one of each
+        for every convolution and layer.
         frame_chunks int [T]: which chunk each frame is in (default: all in one); no frame sees a later chunk."""
         b, c, t, h, w = latents.shape
         past, rows, columns = past_key.shape[2], h // 2, w // 2
@@ -171,23 +185,29 @@ class Transformer(nn.Module):
         condition = F.silu(self.time(torch.cat([angle.cos(), angle.sin()], -1)) + self.pooled(prompt_embeds[:, :1]))
         x = (latents * spread).transpose(1, 2).reshape(b * t, c, h, w)
         x = self.enter(torch.cat([x, self.positions(h, w, x)[None].expand(b * t, -1, -1, -1)], 1))
+        keys, values = [], []
+
+        def through(block, x, *others):
+            i = len(keys)
+            x, k, v = block(x, *others, past_key[i], past_value[i])
+            keys.append(k)
+            values.append(v)
+            return x
+
         for block in self.before:
-            x = block(x, condition)
+            x = through(block, x, condition)
         skip = x
         x = self.inp(F.pixel_unshuffle(x, 2).permute(0, 2, 3, 1).reshape(b, t, n, -1))
         mods = self.mods(condition).reshape(b, t, 1, 6, self.d).permute(3, 0, 1, 2, 4)
         kinds = self.kinds(t, past, n, prompt_mask, frame_chunks)
         cos, sin = self.angles(rows, columns)
-        keys, values = [], []
-        for i, block in enumerate(self.blocks):
-            x, k, v = block(x, rows, columns, mods, prompt_embeds, kinds, past_key[i], past_value[i], cos, sin)
-            keys.append(k)
-            values.append(v)
+        for block in self.blocks:
+            x = through(block, x, rows, columns, mods, prompt_embeds, kinds, cos, sin)
         scale, shift = self.last(condition)[:, :, None].chunk(2, -1)
         x = self.out(norm(x, self.d) * (1 + scale) + shift).reshape(b * t, rows, columns, -1).permute(0, 3, 1, 2)
         x = F.pixel_shuffle(x, 2) + skip
         for block in self.after:
-            x = block(x, condition)
+            x = through(block, x, condition)
         f = self.leave(x).reshape(b, t, c, h, w).transpose(1, 2)
         s = sigma[:, None, :, None, None]
         velocity = (2 * s - 1) * spread.square() * latents - f * spread

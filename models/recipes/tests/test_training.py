@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from papercut import checkpoints, pieces
 from papercut.data import decoder_target, encoder_input, prefetch, to_steps
-from papercut.train_transformer import noise_levels
+from papercut.train_transformer import noise_levels, weighted_errors
 from papercut.transformer import CHUNK, Transformer
 from papercut.vae import VAE
 
@@ -72,6 +72,28 @@ class NoiseLevels(unittest.TestCase):
                 self.assertLessEqual(len({float(s) for s in row[chunk == c] if s > 0}), 1)
 
 
+class Errors(unittest.TestCase):
+    def setUp(self):
+        torch.manual_seed(0)
+        self.weight, self.sigma = torch.ones(2, 1, 3, 4, 5), torch.full((2, 3), .5)
+
+    def test_an_error_that_stays_changes_nothing(self):
+        error = torch.randn(2, 6, 1, 4, 5).expand(-1, -1, 3, -1, -1)
+        whole, change = weighted_errors(error, self.weight, self.sigma)
+        torch.testing.assert_close(whole, error.square().mean())
+        self.assertEqual(change, 0)
+
+    def test_errors_with_nothing_in_common_change_as_much_as_they_are(self):
+        whole, change = weighted_errors(torch.randn(2, 600, 3, 4, 5), self.weight, self.sigma)
+        torch.testing.assert_close(change, whole, rtol=.05, atol=0)
+
+    def test_only_frames_of_one_level_are_compared(self):
+        self.sigma[:, 0] = .2
+        error = torch.zeros(2, 6, 3, 4, 5)
+        error[:, :, 0] = 9
+        self.assertEqual(weighted_errors(error, self.weight, self.sigma)[1], 0)
+
+
 class CachedPast(unittest.TestCase):
     def setUp(self):
         self.net = restless(Transformer(d=128, layers=2, text=8, channels=4, width=16))
@@ -81,7 +103,7 @@ class CachedPast(unittest.TestCase):
 
     def run_net(self, x, levels, past=None, chunks=None):
         if past is None:
-            past = torch.zeros(2, 2, 1, 0, 12, 128)
+            past = torch.zeros(2, 5, 1, 0, 12, 128)
         with torch.no_grad():
             return self.net(x, levels, self.prompt, self.mask, past[0], past[1], chunks)
 
@@ -97,6 +119,17 @@ class CachedPast(unittest.TestCase):
         before, after = (self.run_net(x, self.levels, chunks=torch.tensor([0, 0, 0, 1, 1]))[0] for x in (self.x, other))
         self.assertTrue(torch.equal(before[:, :, :3], after[:, :, :3]))
         self.assertGreater((before[:, :, 3] - after[:, :, 3]).abs().max(), 1e-4)
+
+    def test_convolutions_see_the_last_frame_that_is_cached(self):
+        _, keys, values = self.run_net(self.x[:, :, :3], self.levels[:, :3])
+        past = torch.stack([keys, values])
+        before = self.run_net(self.x[:, :, 3:], self.levels[:, 3:], past)[0]
+        for cache in (0, -1, -2):  # those of the convolutions
+            changed = past.clone()
+            changed[:, cache, :, :2] += 1
+            self.assertTrue(torch.equal(before, self.run_net(self.x[:, :, 3:], self.levels[:, 3:], changed)[0]))
+            changed[0, cache, :, 2] += 1
+            self.assertGreater((before - self.run_net(self.x[:, :, 3:], self.levels[:, 3:], changed)[0]).abs().max(), 1e-4)
 
     def test_hidden_words_change_nothing(self):
         before = self.run_net(self.x, self.levels)[0]
