@@ -37,9 +37,11 @@ def subject_masks(scene: Scene, columns: int, rows: int, frames: int, start: flo
 
 
 def _render(job) -> tuple:
-    index, seed, width, height, frames, latest, masked = job
+    index, seed, width, height, frames, latest, moving, masked = job
     rng = random.Random(seed)
     scene = Scene.sample(rng)
+    while moving and not scene.moving:
+        scene = Scene.sample(rng)
     start = rng.uniform(0, latest)
     mask = subject_masks(scene, width // 16, height // 16, frames, start) if masked else None
     return index, scene, scene.render(width, height, frames, start=start), mask
@@ -53,13 +55,13 @@ def renderers(processes: int):
 def render_jobs(jobs, processes: int):
     """Yields (index, scene, frames) for jobs (index, seed, width, height, frames, latest start in seconds)."""
     with renderers(processes) as pool:
-        for index, scene, frames, _ in pool.imap_unordered(_render, ((*job, False) for job in jobs), chunksize=4):
+        for index, scene, frames, _ in pool.imap_unordered(_render, ((*job, False, False) for job in jobs), chunksize=4):
             yield index, scene, frames
 
 
-def render_with_masks(pool, jobs):
-    """Yields (index, scene, frames, masks) for the same jobs, from a pool of `renderers`."""
-    yield from pool.imap_unordered(_render, ((*job, True) for job in jobs), chunksize=2)
+def render_with_masks(pool, jobs, moving: bool):
+    """Yields (index, scene, frames, masks) for the same jobs, from a pool of `renderers`; `moving`: only of scenes that go somewhere."""
+    yield from pool.imap_unordered(_render, ((*job, moving, True) for job in jobs), chunksize=2)
 
 
 def make_pool(path: pathlib.Path, clips: int, width: int, height: int, frames: int, seed: int, latest: float, processes: int) -> None:

@@ -68,6 +68,7 @@ def main() -> None:
     add_work(parser)
     parser.add_argument("--minutes", type=float, default=2 if parallel.device().type == "cuda" else 6)
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other scenes, which are added")
+    parser.add_argument("--moving", action="store_true", help="only clips, of scenes that go somewhere: beside a traveller or by the camera's move")
     parser.add_argument("--processes", type=int, default=cores(), help="processes that render (default: %(default)s)")
     args = parser.parse_args()
     device, start = parallel.device(), time.time()
@@ -76,12 +77,12 @@ def main() -> None:
     if "importance" not in load(args.work / "vae.pt"):  # trained since: latents made before are no longer its own
         for old in args.work.glob("data/latents-*.npz"):
             old.unlink()
-    done = {name: Encoded() for name in POOLS}
-    frames_done, seed, last = dict.fromkeys(POOLS, 0), FIRST_SEED * (1 + args.seed), start
+    done = {name: Encoded() for name in POOLS if name.startswith("clips") or not args.moving}
+    frames_done, seed, last = dict.fromkeys(done, 0), FIRST_SEED * (1 + args.seed), start
     with renderers(args.processes) as pool:
         while time.time() - start < args.minutes * 60:
             # The pool that is farthest behind its share is next.
-            name = min(POOLS, key=lambda n: frames_done[n] / POOLS[n][0])
+            name = min(done, key=lambda n: frames_done[n] / POOLS[n][0])
             _, width, height, frames, latest = POOLS[name]
             n = max(4 * args.processes, 32 // frames)
             waiting: list = []
@@ -92,7 +93,7 @@ def main() -> None:
                 done[name].scenes += [w[0] for w in waiting]
                 waiting.clear()
 
-            for _, scene, clip, masks in render_with_masks(pool, [(i, seed + i, width, height, frames, latest) for i in range(n)]):
+            for _, scene, clip, masks in render_with_masks(pool, [(i, seed + i, width, height, frames, latest) for i in range(n)], args.moving):
                 waiting.append((scene, clip, masks))
                 if len(waiting) * frames >= AT_ONCE * (16 if device.type == "cuda" else 1):
                     flush()

@@ -1,7 +1,7 @@
 """Trains text encoder and transformer on latents: python -m papercut.train_transformer --minutes 50 [--resume]
 
-The curriculum runs with the clock: captions alone (text encoder), then mostly single images, then chunks and longer
-sequences.  Every chunk of a sequence has its own noise level (diffusion forcing) and is often clean, as the past is when
+The curriculum runs with the clock: captions alone (text encoder), drafts alone (--draft-minutes), then mostly single images, then
+chunks and longer sequences.  Every chunk of a sequence has its own noise level (diffusion forcing) and is often clean, as the past is when
 a video is made; inside a chunk any subset of frames may be clean, as when frames are given.  In the last part guidance
 is baked in: the target becomes what classifier-free guidance would give.
 """
@@ -30,7 +30,10 @@ from .world import Scene
 
 KINDS = ("images", "clips", "sequences")
 SUBJECT_WEIGHT = 2.  # what an error on a subject counts more than elsewhere
-CAMERA_ODDS = 4  # how often a scene whose camera moves is drawn, a still one being drawn once
+CAMERA_ODDS = 2  # how often a scene whose camera moves is drawn, a still one being drawn once
+NOISY_PAST = .1  # the most noise that drafts get used to in what they follow on
+DRAFT_WEIGHT = .2  # what the draft's own error counts
+DRAFT_FRAMES = 80  # latent frames a process and step while drafts are trained alone
 CHANGE_WEIGHT = 1.  # what the change of the error from frame to frame counts: what moves, and what flickers
 
 
@@ -71,29 +74,36 @@ class Latents:
                 self.pools[name] = z, masks, scenes, list(itertools.accumulate(CAMERA_ODDS if s.camera != "static" else 1 for s in scenes))
 
     def draw(self, rng: random.Random, kind: str, count: int, frames: int):
-        """`count` frames' worth of a kind: latents [n, C, frames, h, w], masks [n, frames, h, w] in 0..1, scenes.  Long
-        sequences may leave a gap after the first chunk.  The first frames of clips are images too."""
+        """`count` frames' worth of a kind: latents [n, C, frames, h, w], masks [n, frames, h, w] in 0..1, the frames' numbers, scenes.
+        Long sequences may leave a gap after the first chunk.  The first frames of clips are images too."""
         weights = {n: w for n, w in (shares("images") | {n: w / 17 for n, w in shares("clips").items()} if kind == "images" else shares(kind)).items() if n in self.pools}
         z, masks, scenes, odds = self.pools[rng.choices(list(weights), list(weights.values()))[0]]
         n = max(1, round(count * 160 / (frames * z.shape[3] * z.shape[4])))
         rows = rng.choices(range(len(z)), cum_weights=odds, k=n)
         gap = rng.randrange(z.shape[2] - frames + 1) if frames > 2 * CHUNK and rng.random() < .4 else 0
         take = [*range(min(CHUNK, frames)), *range(CHUNK + gap, frames + gap)]
-        return (torch.from_numpy(z[rows][:, :, take].astype(np.float32)), torch.from_numpy(masks[rows][:, take].astype(np.float32) / 255), [scenes[r] for r in rows])
+        return (torch.from_numpy(z[rows][:, :, take].astype(np.float32)), torch.from_numpy(masks[rows][:, take].astype(np.float32) / 255), torch.tensor(take), [scenes[r] for r in rows])
 
 
-def noise_levels(n: int, frames: int, shift: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """sigma [n, frames] and which chunk each frame is in [frames].  Frames of a chunk share a level, or some of them are
-    clean; in every sequence at least one frame is noisy."""
-    first = 1 if frames > 1 and torch.rand(()) < .5 else CHUNK  # half of all sequences start from a single image
-    chunk = torch.tensor([0 if i < first else 1 + (i - first) // CHUNK for i in range(frames)])
+def chunks_of(frames: int, rng: random.Random) -> torch.Tensor:
+    """Which chunk each frame is in [frames].  Most sequences start from a single frame, as scenes do when they are made; short
+    ones are also cut elsewhere."""
+    start = rng.choice(((1, 2), (1, 2), ()) if frames > 2 * CHUNK else ((1, 2), (1, 2), (1,), (2,), ()))
+    lengths = [*start, *[CHUNK] * frames]
+    return torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))[:frames]
+
+
+def noise_levels(n: int, chunk: torch.Tensor, shift: float) -> torch.Tensor:
+    """sigma [n, frames] for frames of the chunks [frames].  Frames of a chunk share a level, or some of them are clean; in every
+    sequence at least one frame is noisy."""
+    frames = len(chunk)
     chunks = int(chunk[-1]) + 1
     s = torch.sigmoid(torch.randn(n, chunks))
     s = shift * s / (1 + (shift - 1) * s)
     s = torch.where(torch.rand(n, chunks) < .05, 1., s)
     noisy = torch.randint(0, chunks, (n,))
     if chunks > 1:
-        clean = torch.rand(n, chunks) < .6
+        clean = torch.rand(n, chunks) < .7
         clean[torch.arange(n), noisy] = False
         s = torch.where(clean, torch.where(torch.rand(n, chunks) < .5, 0., .1 * torch.rand(n, chunks)), s)
     sigma = s[:, chunk]
@@ -102,7 +112,7 @@ def noise_levels(n: int, frames: int, shift: float) -> tuple[torch.Tensor, torch
         keep = (chunk == noisy[:, None]).float() * (torch.rand(n, frames) + .1)  # one frame of the noisy chunk stays so
         given[torch.arange(n), keep.argmax(1)] = False
         sigma = torch.where(given, 0., sigma)
-    return sigma, chunk
+    return sigma
 
 
 def weighted_errors(error: torch.Tensor, weight: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,6 +121,23 @@ def weighted_errors(error: torch.Tensor, weight: torch.Tensor, sigma: torch.Tens
     mean = lambda x, w: (x.square() * w).sum() / (w.sum().clamp(min=1) * x.shape[1])
     alike = (sigma[:, 1:] == sigma[:, :-1]).float()[:, None, :, None, None]
     return mean(error, weight), .5 * mean(error.diff(dim=2), torch.minimum(weight[:, :, 1:], weight[:, :, :-1]) * alike)
+
+
+def guess(net: Transformer, x0: torch.Tensor, gist: torch.Tensor, chunk: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The draft of every chunk from the frames before it, which are a little noisy at times: mean and logarithm of the variance,
+    [n, T, C, h, w]."""
+    level = (NOISY_PAST * torch.rand(len(x0), device=x0.device) * (torch.rand(len(x0), device=x0.device) < .6))[:, None, None, None, None]
+    return net.drafts_of_chunks((1 - level) * x0 + level * torch.randn_like(x0), gist, chunk, times)
+
+
+def draft_loss(draft, x0: torch.Tensor, subject: torch.Tensor, chunk: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """How unlikely the frames x0 [n, C, T, h, w] that follow on others are by their draft, and its mean square error; subject [n, T, h, w].
+    Each term counts by the root of its variance, so that what is hard to tell is learned as well (beta-NLL, arXiv:2203.09168)."""
+    later = chunk > 0
+    mean, variance = (y[:, later] for y in draft)
+    error = (x0.transpose(1, 2)[:, later] - mean).square()
+    unlikely = (variance + error * (-variance).exp()) * (.5 * variance.detach()).exp()
+    return .5 * (unlikely * (1 + SUBJECT_WEIGHT * subject[:, later, None])).mean(), error.mean()
 
 
 def tokens(tokenizer, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,6 +164,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=384 if gpu else 256, help="of the transformer, a multiple of 64 (default: %(default)s; a resumed run keeps its own)")
     parser.add_argument("--layers", type=int, default=6, help="of the transformer, likewise")
     parser.add_argument("--text-steps", type=int, default=120, help="steps on captions alone, at first")
+    parser.add_argument("--draft-minutes", type=float, default=1. if gpu else 6., help="of drafts alone, after that (0 for a resumed run that has them)")
     parser.add_argument("--shift", type=float, default=3.)
     parser.add_argument("--bake", type=float, default=.85, help="from here in the curriculum on guidance is baked in (1: never)")
     parser.add_argument("--scale", type=float, default=2.5, help="the guidance scale baked in")
@@ -144,21 +172,48 @@ def main() -> None:
     parallel.run(train, args.processes, args)
 
 
-def kind_of_step(it: int, progress: float) -> tuple[str, int]:
-    """What a step trains on, the same for all processes so that none waits: a kind of pool and how many latent frames."""
+def kind_of_step(it: int, progress: float) -> tuple[str, torch.Tensor]:
+    """What a step trains on, the same for all processes so that none waits: a kind of pool and the frames' chunks."""
     dice = random.Random(it)
     x = dice.random()
     if progress < .4:
         kind = "images" if x < .6 else "clips"
     else:
         kind = "images" if x < .15 else "clips" if x < .75 else "sequences"
-    return kind, 1 if kind == "images" else dice.choice((3, 5, 5)) if kind == "clips" else dice.choice((6, 9, 12, 15))
+    frames = 1 if kind == "images" else dice.choice((3, 5, 5)) if kind == "clips" else dice.choice((6, 9, 12, 15))
+    return kind, chunks_of(frames, dice)
 
 
 def is_matrix(name: str, p: torch.Tensor) -> bool:
     """Whether Muon updates this parameter: what maps features to features."""
-    inside = any(k in name for k in (".blocks.", ".layers.", ".before.", ".after.", "pooled", "time", "inp", "out"))
+    inside = any(k in name for k in (".blocks.", ".layers.", ".before.", ".after.", "draft.a.", "draft.b.", "said", "pooled", "time", "inp", "out"))
     return inside and not any(k in name for k in ("table", "kinds", "scale", "level", "local"))
+
+
+def train_drafts(rank: int, workers: int, args, data: Latents, both: torch.nn.ModuleDict, tokenizer, seed: int, say) -> None:
+    """Trains drafts alone, on clean clips: many more of them than the whole network sees in the same time."""
+    device, text, net = parallel.device(), both["text"], both["net"]
+    opt = MuonAdam(net.draft.named_parameters(), args.lr, lambda name, p: name.startswith(("a.", "b.", "said")), adam_scale=.4)
+    start, it, mean_error = time.time(), 0, 0.
+    while parallel.agree((done := (time.time() - start) / (60 * args.draft_minutes)) < 1):
+        rng = random.Random(f"draft {seed} {it} {rank}")
+        x0, subject, times, scenes = data.draw(rng, "clips", DRAFT_FRAMES, 5)
+        texts, _ = captions_of(scenes, rng, .12)
+        x0, chunk = x0.to(device), chunks_of(5, rng).to(device)
+        with parallel.autocast():
+            with torch.no_grad():
+                embeds, _ = text(*(x.to(device) for x in tokens(tokenizer, texts)))
+            loss, error = draft_loss(guess(net, x0, embeds[:, 0], chunk, times), x0, subject.to(device), chunk)
+        for g in opt.param_groups:
+            g["lr"] = args.lr * min(1., (it + 1) / 20, max(.02, (1 - done) / .6))
+        opt.zero_grad(set_to_none=True)
+        loss.backward()
+        parallel.average_gradients(net.draft.parameters(), workers)
+        opt.step()
+        it += 1
+        mean_error += (error.item() - mean_error) * max(.02, 1 / it)
+        if it % 50 == 0:
+            say(f"drafts {it} {time.time() - start:.0f}s error {mean_error:.3f}")
 
 
 def train(rank: int, workers: int, args) -> None:
@@ -189,14 +244,14 @@ def train(rank: int, workers: int, args) -> None:
     curriculum = lambda: args.begin + (args.end - args.begin) * where()
 
     def example(i: int):
-        """A step's data: latents, masks, captions' ids, masks and attributes."""
-        kind, frames = kind_of_step(first + i, curriculum())
+        """A step's data: latents, masks, the frames' chunks and numbers, captions' ids, masks and attributes."""
+        kind, chunk = kind_of_step(first + i, curriculum())
         if i % 100 == 0:
             data.refresh()
         rng = random.Random((first + i) * 64 + rank)
-        x0, mask, scenes = data.draw(rng, kind, args.frames, frames)
+        x0, mask, times, scenes = data.draw(rng, kind, args.frames, len(chunk))
         texts, said = captions_of(scenes, rng, .12)
-        return kind, x0, mask, *tokens(tokenizer, texts), targets(said)
+        return kind, x0, mask, chunk, times, *tokens(tokenizer, texts), targets(said)
 
     def update(loss, progress, warm):
         nonlocal it
@@ -225,13 +280,17 @@ def train(rank: int, workers: int, args) -> None:
         update(loss, 0., min(1., (i + 1) / 20))
         if i % 20 == 19:
             say(f"captions {i + 1} {time.time() - start:.0f}s loss {loss.item():.3f} right {right:.3f}")
+    if args.draft_minutes:
+        train_drafts(rank, workers, args, data, both, tokenizer, it, say)
+        average |= {k: v.clone() for k, v in both.state_dict().items() if k.startswith("net.draft.")}
+    start = last = time.time()
     warm_from = first = it
     examples = prefetch(example, 4 if device.type == "cuda" else 0)
     while parallel.agree((spent := time.time() - start) < args.minutes * 60):
         progress = curriculum()
-        kind, x0, subject, ids, said_mask, wanted = (x.to(device, non_blocking=True) if torch.is_tensor(x) else x for x in next(examples))
-        n, frames = len(x0), x0.shape[2]
-        sigma, chunk = (x.to(device) for x in noise_levels(n, frames, args.shift))
+        kind, x0, subject, chunk, times, ids, said_mask, wanted = (x.to(device, non_blocking=True) if torch.is_tensor(x) else x for x in next(examples))
+        n = len(x0)
+        sigma = noise_levels(n, chunk.cpu(), args.shift).to(device)
         s = sigma[:, None, :, None, None]
         noise = torch.randn_like(x0)
         x = (1 - s) * x0 + s * noise
@@ -240,19 +299,22 @@ def train(rank: int, workers: int, args) -> None:
         bake = parallel.agree(progress >= args.bake)
         with parallel.autocast():
             embeds, mask = text(ids, said_mask)
+            draft = guess(net, x0, embeds[:, 0], chunk, times)
+            known = [y.detach() for y in draft]
             if bake:
                 # Guidance aims at v_empty + scale * (v_told - v_empty).  The network here is the one being guided, so the
                 # share of its own difference to add is 1 - 1/scale: that is the fixed point, and less than 1 keeps it stable.
                 with torch.no_grad():
                     nothing, nothing_mask = (y.expand(n, *y.shape[1:]) for y in text(*(y.to(device) for y in tokens(tokenizer, [""]))))
-                    apart = net(x, 1000 * sigma, embeds, mask, empty, empty, chunk)[0] - net(x, 1000 * sigma, nothing, nothing_mask, empty, empty, chunk)[0]
+                    apart = net(x, 1000 * sigma, embeds, mask, empty, empty, chunk, known)[0] - net(x, 1000 * sigma, nothing, nothing_mask, empty, empty, chunk, known)[0]
                     told = (said_mask.sum(1) > 1).float()[:, None, None, None, None]
                     target = target + told * (1 - 1 / args.scale) * apart.float()
-            v, _, _ = net(x, 1000 * sigma, embeds, mask, empty, empty, chunk)
+            v, _, _ = net(x, 1000 * sigma, embeds, mask, empty, empty, chunk, known)
             told_loss, right = text.attribute_loss(embeds, wanted)
         weight = (sigma > .04).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT * subject[:, None])
         error, change = weighted_errors((v.float() - target) * channel_weight.sqrt(), weight, sigma)
-        update(error + CHANGE_WEIGHT * change + .1 * told_loss, progress, min(1., (it - warm_from + 1) / 40))
+        guessing = draft_loss(draft, x0, subject, chunk)[0] if int(chunk[-1]) else 0.
+        update(error + CHANGE_WEIGHT * change + .1 * told_loss + DRAFT_WEIGHT * guessing, progress, min(1., (it - warm_from + 1) / 40))
         if it % 5 == 0 or device.type == "cpu":
             name = kind + "*" * bake
             mean_loss[name] = .96 * mean_loss.get(name, error.item()) + .04 * error.item()

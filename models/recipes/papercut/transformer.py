@@ -12,9 +12,14 @@ over what is cached, so a window can roll for ever.
 The convolutions see the frame before as well, place by place, for what moves, moves by less than a token: a pan, a run past
 the camera.  What they saw of a frame is cached as if it were keys and values of one more layer each.
 
-Inside, the network's raw output f and its input are scaled so that both have unit variance at every noise level:
-with D = (1-sigma)^2 + sigma^2, input x / sqrt(D), velocity = (2*sigma - 1) / D * x - f / sqrt(D).  At sigma = 1 f is the
-clean latent, at sigma = 0 it is minus the noise; nothing is divided by a small sigma.
+A draft of every chunk, by a few convolutions of its own, tells where what was there is going: from the last two frames before
+the chunk and the prompt's gist it guesses each latent, as a mean m and a variance V.  What is left to the transformer is how the
+truth differs.  Without a past, m = 0 and V = 1, which is what latents are at large.
+
+Inside, the network's raw output f is scaled so that it has unit variance at every noise level: with y = x - (1-sigma)*m and
+D = (1-sigma)^2*V + sigma^2, velocity = (sigma - (1-sigma)*V) / D * y - m - f * sqrt(V / D), the preconditioning of EDM
+(arXiv:2206.00364) for flow matching and any Gaussian prior.  At sigma = 1 the clean latent is m + f*sqrt(V), at sigma = 0 f is
+minus the noise; nothing is divided by a small sigma.
 """
 from __future__ import annotations
 
@@ -40,6 +45,16 @@ def norm(x: torch.Tensor, width: int) -> torch.Tensor:
 def swap_halves(x: torch.Tensor) -> torch.Tensor:
     a, b = x.chunk(2, -1)
     return torch.cat([b, a], -1)
+
+
+def to_tokens(x: torch.Tensor, b: int, n: int) -> torch.Tensor:
+    """[B*T, c, h, w] -> [B, T, N, 4*c], the 2x2 latents of every token."""
+    return F.pixel_unshuffle(x, 2).permute(0, 2, 3, 1).reshape(b, -1, n, 4 * x.shape[1])
+
+
+def from_tokens(x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """[B, T, N, 4*c] -> [B*T, c, 2*rows, 2*columns]"""
+    return F.pixel_shuffle(x.reshape(-1, rows, columns, x.shape[-1]).permute(0, 3, 1, 2), 2)
 
 
 class Block(nn.Module):
@@ -107,12 +122,40 @@ class Local(nn.Module):
     def forward(self, x, condition, past_k, past_v):
         """x [B*T, c, h, w], condition [B, T, d], past [B, P, N, d].  Returns x and what to keep of this call, two of [B, T, N, d]."""
         (_, c, h, w), (b, _, n, d) = x.shape, past_k.shape
-        kept = F.pad(F.pixel_unshuffle(x, 2).permute(0, 2, 3, 1).reshape(b, -1, n, 4 * c), (0, 2 * d - 4 * c))
-        past = torch.cat([torch.zeros_like(kept[:, :1]), torch.cat([past_k, past_v], -1)], 1)[:, -1, :, :4 * c]
-        past = F.pixel_shuffle(past.reshape(b, h // 2, w // 2, -1).permute(0, 3, 1, 2), 2)
+        kept = F.pad(to_tokens(x, b, n), (0, 2 * d - 4 * c))
+        past = torch.cat([torch.zeros_like(kept[:, :1]), torch.cat([past_k, past_v], -1)], 1)[:, -1:, :, :4 * c]
+        past = from_tokens(past, h // 2, w // 2)
         before = torch.cat([past[:, None], x.reshape(b, -1, c, h, w)[:, :-1]], 1).reshape(x.shape)
         scale, shift = self.level(condition).reshape(x.shape[0], -1, 1, 1).chunk(2, 1)
         return x + self.b(F.gelu(self.a(torch.cat([x, before], 1)) * (1 + scale) + shift)), *kept.chunk(2, -1)
+
+
+class Draft(nn.Module):
+    """Guesses the frames of a chunk from the two before it and the prompt's gist."""
+
+    def __init__(self, channels: int, text: int, width: int = 128, blocks: int = 3):
+        super().__init__()
+        self.channels = channels
+        self.enter = nn.Conv2d(2 * (channels + 1) + POSITIONS, width, 3, padding=1)
+        self.a = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks)])
+        self.b = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks)])
+        self.said = nn.Linear(text, 2 * width * blocks)
+        self.leave = nn.Conv2d(width, CHUNK * 2 * channels, 3, padding=1)
+        for m in (*self.b, self.leave):
+            nn.init.zeros_(m.weight)
+            nn.init.zeros_(m.bias)
+
+    def forward(self, known, gist, positions):
+        """known [B, 2*(channels + 1), h, w]: two frames, each with a channel that is 1 if it is known, else 0 as all of it is;
+        gist [B, text] -> mean and logarithm of the variance, both [B, CHUNK, channels, h, w]."""
+        b, _, h, w = known.shape
+        x = self.enter(torch.cat([known, positions[None].expand(b, -1, -1, -1)], 1))
+        for first, second, said in zip(self.a, self.b, self.said(gist)[..., None, None].chunk(len(self.a), 1)):
+            scale, shift = said.chunk(2, 1)
+            x = x + second(F.gelu(first(F.gelu(x)) * (1 + scale) + shift))
+        change, variance = self.leave(F.gelu(x)).reshape(b, CHUNK, 2 * self.channels, h, w).chunk(2, 2)
+        last, is_known = known[:, None, self.channels + 1:-1], known[:, None, -1:]
+        return last + change * is_known, (variance - 1).clamp(-4., .5) * is_known
 
 
 class Transformer(nn.Module):
@@ -120,8 +163,9 @@ class Transformer(nn.Module):
                  width: int = 128, before: int = 1, after: int = 2):
         super().__init__()
         heads = d // 64
-        self.d, self.n_caches, self.channels, self.head_dim = d, before + layers + after, channels, d // heads
-        self.enter = nn.Conv2d(channels + POSITIONS, width, 3, padding=1)
+        self.d, self.n_caches, self.channels, self.head_dim = d, before + layers + after + 1, channels, d // heads
+        self.draft = Draft(channels, text)
+        self.enter = nn.Conv2d(channels + POSITIONS + 3 * channels, width, 3, padding=1)
         self.before = nn.ModuleList([Local(width, d) for _ in range(before)])
         self.inp, self.out = nn.Linear(4 * width, d), nn.Linear(d, 4 * width)
         self.after = nn.ModuleList([Local(width, d) for _ in range(after)])
@@ -156,6 +200,24 @@ class Transformer(nn.Module):
         a = torch.cat([flat, y[:, None] + flat[..., :1], x[None] + flat[..., :1]], -1).reshape(rows * columns, 1, -1)
         return torch.cat([a.cos(), a.cos()], -1), torch.cat([-a.sin(), a.sin()], -1)
 
+    def drafts(self, before, gist, frames: int):
+        """Mean and logarithm of the variance of the `frames` that follow on two others, [B, frames, C, h, w] each;
+        before [B, 2*(C + 1), h, w] as Draft takes it."""
+        mean, variance = self.draft(before, gist, self.positions(*before.shape[2:], before))
+        ahead = torch.arange(frames, device=before.device).clamp(max=CHUNK - 1)
+        return mean[:, ahead], variance[:, ahead]
+
+    def drafts_of_chunks(self, latents, gist, frame_chunks, times):
+        """The same for every frame of clean latents [B, C, T, h, w], chunk by chunk: what training sees at once.  times int [T]: their
+        numbers in the whole sequence; no draft reaches over a gap."""
+        known = F.pad(F.pad(latents, (0, 0, 0, 0, 0, 0, 0, 1), value=1.).transpose(1, 2), (0, 0, 0, 0, 0, 0, 2, 0))
+        lengths, first, out = frame_chunks.unique_consecutive(return_counts=True)[1].tolist(), 0, []
+        for n in lengths:
+            follows = float(first > 0 and times[first] == times[first - 1] + 1)
+            out.append(self.drafts(known[:, first:first + 2].flatten(1, 2) * follows, gist, n))
+            first += n
+        return tuple(torch.cat(x, 1) for x in zip(*out))
+
     @staticmethod
     def kinds(t: int, past: int, n: int, prompt_mask: torch.Tensor, frame_chunks: torch.Tensor | None) -> torch.Tensor:
         """[B, 1, t, KINDS, L + (past + t)*n]: of what kind each key is to each current frame; the last kind holds what hides it."""
@@ -171,20 +233,29 @@ class Transformer(nn.Module):
         words = torch.cat([torch.zeros_like(masked).expand(-1, -1, TEXT, -1), torch.ones_like(masked), masked], 2).expand(-1, t, -1, -1)
         return torch.cat([words, frames.expand(prompt_mask.shape[0], -1, -1, -1)], -1)[:, None]
 
-    def forward(self, latents, timestep, prompt_embeds, prompt_mask, past_key, past_value, frame_chunks=None):
+    def forward(self, latents, timestep, prompt_embeds, prompt_mask, past_key, past_value, frame_chunks=None, draft=None):
         """latents [B, C, T, h, w], timestep [B, T] = 1000*sigma, prompt [B, L, text], mask [B, L],
         past [caches, B, P, N, d] -> velocity [B, C, T, h, w], keys and values [caches, B, T, N, d], one of each
-        for every convolution and layer.
-        frame_chunks int [T]: which chunk each frame is in (default: all in one); no frame sees a later chunk."""
+        for every convolution and layer, and the last for the draft.
+        For many chunks at once: frame_chunks int [T], which chunk each frame is in (no frame sees a later chunk), and
+        their `drafts_of_chunks`."""
         b, c, t, h, w = latents.shape
         past, rows, columns = past_key.shape[2], h // 2, w // 2
-        n = rows * columns
+        n, frames = rows * columns, latents.transpose(1, 2)
         sigma = timestep * .001
-        spread = torch.rsqrt((1 - sigma).square() + sigma.square())[:, None, :, None, None]
         angle = sigma[..., None] * self.frequencies
         condition = F.silu(self.time(torch.cat([angle.cos(), angle.sin()], -1)) + self.pooled(prompt_embeds[:, :1]))
-        x = (latents * spread).transpose(1, 2).reshape(b * t, c, h, w)
-        x = self.enter(torch.cat([x, self.positions(h, w, x)[None].expand(b * t, -1, -1, -1)], 1))
+        known = torch.cat([frames, torch.ones_like(frames[:, :, :1])], 2).flatten(0, 1)
+        kept = F.pad(to_tokens(known, b, n), (0, 2 * self.d - 4 * (c + 1)))
+        if draft is None:
+            none = torch.zeros_like(kept[:, :1])
+            before = torch.cat([none, none, torch.cat([past_key[-1], past_value[-1]], -1)], 1)[:, -2:, :, :4 * (c + 1)]
+            draft = self.drafts(from_tokens(before, rows, columns).reshape(b, 2 * (c + 1), h, w), prompt_embeds[:, 0], t)
+        mean, variance = draft[0], draft[1].exp()
+        s = sigma[..., None, None, None]
+        rest, spread = frames - (1 - s) * mean, torch.rsqrt((1 - s).square() * variance + s.square())
+        positions = self.positions(h, w, latents).expand(b, t, -1, -1, -1)
+        x = self.enter(torch.cat([frames * torch.rsqrt((1 - s).square() + s.square()), positions, rest * spread, mean, variance], 2).flatten(0, 1))
         keys, values = [], []
 
         def through(block, x, *others):
@@ -197,18 +268,18 @@ class Transformer(nn.Module):
         for block in self.before:
             x = through(block, x, condition)
         skip = x
-        x = self.inp(F.pixel_unshuffle(x, 2).permute(0, 2, 3, 1).reshape(b, t, n, -1))
+        x = self.inp(to_tokens(x, b, n))
         mods = self.mods(condition).reshape(b, t, 1, 6, self.d).permute(3, 0, 1, 2, 4)
         kinds = self.kinds(t, past, n, prompt_mask, frame_chunks)
         cos, sin = self.angles(rows, columns)
         for block in self.blocks:
             x = through(block, x, rows, columns, mods, prompt_embeds, kinds, cos, sin)
         scale, shift = self.last(condition)[:, :, None].chunk(2, -1)
-        x = self.out(norm(x, self.d) * (1 + scale) + shift).reshape(b * t, rows, columns, -1).permute(0, 3, 1, 2)
-        x = F.pixel_shuffle(x, 2) + skip
+        x = self.out(norm(x, self.d) * (1 + scale) + shift)
+        x = from_tokens(x, rows, columns) + skip
         for block in self.after:
             x = through(block, x, condition)
-        f = self.leave(x).reshape(b, t, c, h, w).transpose(1, 2)
-        s = sigma[:, None, :, None, None]
-        velocity = (2 * s - 1) * spread.square() * latents - f * spread
-        return velocity, torch.stack(keys), torch.stack(values)
+        f = self.leave(x).reshape(b, t, c, h, w)
+        velocity = (s - (1 - s) * variance) * spread.square() * rest - mean - f * variance.sqrt() * spread
+        key, value = kept.chunk(2, -1)
+        return velocity.transpose(1, 2), torch.stack([*keys, key]), torch.stack([*values, value])

@@ -137,6 +137,11 @@ class Scene:
         """Whether the subject goes to the left or right, with the camera beside it."""
         return self.direction in ("left", "right")
 
+    @property
+    def moving(self) -> bool:
+        """Whether the picture as a whole goes somewhere: beside a traveller or by a camera of its own."""
+        return self.travels or self.camera != "static"
+
     def with_(self, **changes) -> "Scene":
         return dataclasses.replace(self, **changes)
 

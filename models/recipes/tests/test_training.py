@@ -1,5 +1,6 @@
 """What training rests on: steps of clips, noise levels, the cached past, checkpoints on their way."""
 import pathlib
+import random
 import tempfile
 import unittest
 
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from papercut import checkpoints, pieces
 from papercut.data import decoder_target, encoder_input, prefetch, to_steps
-from papercut.train_transformer import noise_levels, weighted_errors
+from papercut.train_transformer import chunks_of, draft_loss, noise_levels, weighted_errors
 from papercut.transformer import CHUNK, Transformer
 from papercut.vae import VAE
 
@@ -49,12 +50,23 @@ class Clips(unittest.TestCase):
                 next(items)
 
 
+class Chunks(unittest.TestCase):
+    def test_every_sequence_is_cut_as_a_scene_may_be_made(self):
+        rng = random.Random(0)
+        self.assertEqual({tuple(chunks_of(9, rng).tolist()) for _ in range(40)}, {(0, 1, 1, 2, 2, 2, 3, 3, 3), (0, 0, 0, 1, 1, 1, 2, 2, 2)})
+        for chunk in (chunks_of(5, rng) for _ in range(40)):
+            self.assertEqual(chunk[0], 0)
+            self.assertTrue(set(chunk.diff().tolist()) <= {0, 1})
+            self.assertLessEqual(chunk.bincount().max(), CHUNK)
+
+
 class NoiseLevels(unittest.TestCase):
     def test_any_frame_may_be_given_but_something_is_left_to_do(self):
         torch.manual_seed(0)
         given = set()
         for _ in range(60):
-            sigma, chunk = noise_levels(32, 6, 3.)
+            chunk = torch.tensor([0, 0, 0, 1, 1, 1])
+            sigma = noise_levels(32, chunk, 3.)
             self.assertEqual(sigma.shape, (32, 6))
             self.assertTrue(((sigma >= 0) & (sigma <= 1)).all())
             self.assertTrue((sigma > .0).any(1).all())
@@ -66,7 +78,8 @@ class NoiseLevels(unittest.TestCase):
 
     def test_free_frames_of_a_chunk_share_a_level(self):
         torch.manual_seed(0)
-        sigma, chunk = noise_levels(64, 5, 3.)
+        chunk = torch.tensor([0, 1, 1, 1, 2])
+        sigma = noise_levels(64, chunk, 3.)
         for row in sigma:
             for c in range(int(chunk[-1]) + 1):
                 self.assertLessEqual(len({float(s) for s in row[chunk == c] if s > 0}), 1)
@@ -97,15 +110,17 @@ class Errors(unittest.TestCase):
 class CachedPast(unittest.TestCase):
     def setUp(self):
         self.net = restless(Transformer(d=128, layers=2, text=8, channels=4, width=16))
+        self.convolutions = (0, -3, -2)  # the caches of these; -1 is the draft's
         torch.manual_seed(1)
         self.x, self.levels = torch.randn(1, 4, 5, 6, 8), torch.tensor([[0., 0., 0., 700., 700.]])
         self.prompt, self.mask = torch.randn(1, 4, 8), torch.tensor([[1., 1., 1., 0.]])
 
     def run_net(self, x, levels, past=None, chunks=None):
         if past is None:
-            past = torch.zeros(2, 5, 1, 0, 12, 128)
+            past = torch.zeros(2, self.net.n_caches, 1, 0, 12, 128)
         with torch.no_grad():
-            return self.net(x, levels, self.prompt, self.mask, past[0], past[1], chunks)
+            draft = None if chunks is None else self.net.drafts_of_chunks(x, self.prompt[:, 0], chunks, torch.arange(5))
+            return self.net(x, levels, self.prompt, self.mask, past[0], past[1], chunks, draft)
 
     def test_chunk_after_chunk_gives_what_training_saw_at_once(self):
         whole = self.run_net(self.x, self.levels, chunks=torch.tensor([0, 0, 0, 1, 1]))[0]
@@ -124,17 +139,64 @@ class CachedPast(unittest.TestCase):
         _, keys, values = self.run_net(self.x[:, :, :3], self.levels[:, :3])
         past = torch.stack([keys, values])
         before = self.run_net(self.x[:, :, 3:], self.levels[:, 3:], past)[0]
-        for cache in (0, -1, -2):  # those of the convolutions
+        for cache in self.convolutions:
             changed = past.clone()
             changed[:, cache, :, :2] += 1
             self.assertTrue(torch.equal(before, self.run_net(self.x[:, :, 3:], self.levels[:, 3:], changed)[0]))
             changed[0, cache, :, 2] += 1
             self.assertGreater((before - self.run_net(self.x[:, :, 3:], self.levels[:, 3:], changed)[0]).abs().max(), 1e-4)
 
+    def test_a_draft_follows_on_the_last_two_frames_that_are_cached(self):
+        _, keys, values = self.run_net(self.x[:, :, :3], self.levels[:, :3])
+        past = torch.stack([keys, values])
+        before = self.run_net(self.x[:, :, 3:], self.levels[:, 3:], past)[0]
+        for frame, seen in ((0, False), (1, True), (2, True)):
+            changed = past.clone()
+            changed[0, -1, :, frame] += 1
+            after = self.run_net(self.x[:, :, 3:], self.levels[:, 3:], changed)[0]
+            self.assertEqual(bool((after - before).abs().max() > 1e-4), seen)
+
     def test_hidden_words_change_nothing(self):
         before = self.run_net(self.x, self.levels)[0]
         self.prompt[:, 3] += 5
         self.assertTrue(torch.equal(before, self.run_net(self.x, self.levels)[0]))
+
+
+class Drafts(unittest.TestCase):
+    def setUp(self):
+        self.net = restless(Transformer(d=128, layers=1, text=8, channels=4, width=16))
+        torch.manual_seed(2)
+        self.x, self.gist, self.chunk = torch.randn(2, 4, 7, 6, 8), torch.randn(2, 8), torch.tensor([0, 1, 1, 2, 2, 2, 3])
+
+    def drafts(self, x, times):
+        with torch.no_grad():
+            return self.net.drafts_of_chunks(x, self.gist, self.chunk, torch.tensor(times))
+
+    def test_without_a_past_nothing_is_guessed(self):
+        mean, variance = self.drafts(self.x, [0, 1, 2, 3, 4, 5, 6])
+        self.assertEqual(mean[:, 0].abs().max(), 0)
+        self.assertEqual(variance[:, 0].abs().max(), 0)  # of its logarithm: a variance of 1
+        self.assertTrue((variance[:, 1:].abs() > 0).all())
+
+    def test_no_draft_reaches_over_a_gap(self):
+        mean, variance = self.drafts(self.x, [0, 1, 2, 7, 8, 9, 10])
+        self.assertEqual(mean[:, 3:6].abs().max() + variance[:, 3:6].abs().max(), 0)
+        self.assertGreater(mean[:, 6].abs().max(), 0)
+
+    def test_a_chunk_is_guessed_from_what_lies_before_it_alone(self):
+        before, changed = self.drafts(self.x, [0, 1, 2, 3, 4, 5, 6]), self.x.clone()
+        changed[:, :, 3:6] += 1
+        after = self.drafts(changed, [0, 1, 2, 3, 4, 5, 6])
+        self.assertTrue(torch.equal(before[0][:, :6], after[0][:, :6]))
+        self.assertFalse(torch.equal(before[0][:, 6], after[0][:, 6]))
+
+    def test_the_best_draft_knows_how_far_it_is_off(self):
+        torch.manual_seed(0)
+        x0, subject = .5 * torch.randn(1, 4, 7, 40, 40), torch.zeros(1, 7, 40, 40)
+        for variance, sign in ((-2., -1), (-.8, 1)):  # the logarithm of .25 is -1.39
+            of = torch.full((1, 7, 4, 40, 40), variance, requires_grad=True)
+            draft_loss((torch.zeros(1, 7, 4, 40, 40), of), x0, subject, self.chunk)[0].backward()
+            self.assertGreater(sign * of.grad.sum().item(), 0)
 
 
 class Checkpoints(unittest.TestCase):
