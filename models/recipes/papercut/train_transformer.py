@@ -30,7 +30,7 @@ from .world import Scene
 
 KINDS = ("images", "clips", "sequences")
 SUBJECT_WEIGHT = 2.  # what an error on a subject counts more than elsewhere
-CAMERA_ODDS = 2  # how often a scene whose camera moves is drawn, a still one being drawn once
+ODDS = {"pan": 3, "zoom": 2, "travel": 1, "still": 4}  # how often scenes of a kind are drawn, so that there are as many of each
 NOISY_PAST = .1  # the most noise that drafts get used to in what they follow on
 DRAFT_WEIGHT = .2  # what the draft's own error counts
 DRAFT_FRAMES = 80  # latent frames a process and step while drafts are trained alone
@@ -40,6 +40,10 @@ CHANGE_WEIGHT = 1.  # what the change of the error from frame to frame counts: w
 def shares(kind: str) -> dict[str, float]:
     """How often each pool of a kind is drawn from."""
     return {n: p[0] for n, p in POOLS.items() if n.startswith(kind)}
+
+
+def kind_of_movement(scene: Scene) -> str:
+    return "travel" if scene.travels else scene.camera.split()[0] if scene.moving else "still"
 
 
 class Latents:
@@ -71,7 +75,7 @@ class Latents:
                 if name in self.pools:
                     old = self.pools[name]
                     z, masks, scenes = np.concatenate([old[0], z]), np.concatenate([old[1], masks]), old[2] + scenes
-                self.pools[name] = z, masks, scenes, list(itertools.accumulate(CAMERA_ODDS if s.camera != "static" else 1 for s in scenes))
+                self.pools[name] = z, masks, scenes, list(itertools.accumulate(ODDS[kind_of_movement(s)] for s in scenes))
 
     def draw(self, rng: random.Random, kind: str, count: int, frames: int):
         """`count` frames' worth of a kind: latents [n, C, frames, h, w], masks [n, frames, h, w] in 0..1, the frames' numbers, scenes.
@@ -165,6 +169,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6, help="of the transformer, likewise")
     parser.add_argument("--text-steps", type=int, default=120, help="steps on captions alone, at first")
     parser.add_argument("--draft-minutes", type=float, default=1. if gpu else 6., help="of drafts alone, after that (0 for a resumed run that has them)")
+    parser.add_argument("--frozen", action="store_true", help="leave text encoder and drafts as they are, once they are good: steps are faster")
     parser.add_argument("--shift", type=float, default=3.)
     parser.add_argument("--bake", type=float, default=.85, help="from here in the curriculum on guidance is baked in (1: never)")
     parser.add_argument("--scale", type=float, default=2.5, help="the guidance scale baked in")
@@ -283,6 +288,8 @@ def train(rank: int, workers: int, args) -> None:
     if args.draft_minutes:
         train_drafts(rank, workers, args, data, both, tokenizer, it, say)
         average |= {k: v.clone() for k, v in both.state_dict().items() if k.startswith("net.draft.")}
+    for module in (text, net.draft) if args.frozen else ():
+        module.requires_grad_(False)
     start = last = time.time()
     warm_from = first = it
     examples = prefetch(example, 4 if device.type == "cuda" else 0)
@@ -313,7 +320,7 @@ def train(rank: int, workers: int, args) -> None:
             told_loss, right = text.attribute_loss(embeds, wanted)
         weight = (sigma > .04).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT * subject[:, None])
         error, change = weighted_errors((v.float() - target) * channel_weight.sqrt(), weight, sigma)
-        guessing = draft_loss(draft, x0, subject, chunk)[0] if int(chunk[-1]) else 0.
+        guessing = draft_loss(draft, x0, subject, chunk)[0] if int(chunk[-1]) else 0.  # without a gradient where it is frozen
         update(error + CHANGE_WEIGHT * change + .1 * told_loss + DRAFT_WEIGHT * guessing, progress, min(1., (it - warm_from + 1) / 40))
         if it % 5 == 0 or device.type == "cpu":
             name = kind + "*" * bake

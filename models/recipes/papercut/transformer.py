@@ -131,7 +131,9 @@ class Local(nn.Module):
 
 
 class Draft(nn.Module):
-    """Guesses the frames of a chunk from the two before it and the prompt's gist."""
+    """Guesses the frames of a chunk from the two before it and the prompt's gist.
+
+    What the prompt does to the features is a linear function of the place in the frame, as the way of things under a zoom is."""
 
     def __init__(self, channels: int, text: int, width: int = 128, blocks: int = 3):
         super().__init__()
@@ -139,19 +141,21 @@ class Draft(nn.Module):
         self.enter = nn.Conv2d(2 * (channels + 1) + POSITIONS, width, 3, padding=1)
         self.a = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks)])
         self.b = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks)])
-        self.said = nn.Linear(text, 2 * width * blocks)
+        self.said = nn.Linear(text, 3 * 2 * width * blocks)
         self.leave = nn.Conv2d(width, CHUNK * 2 * channels, 3, padding=1)
         for m in (*self.b, self.leave):
             nn.init.zeros_(m.weight)
             nn.init.zeros_(m.bias)
 
-    def forward(self, known, gist, positions):
+    def forward(self, known, gist, coordinates, positions):
         """known [B, 2*(channels + 1), h, w]: two frames, each with a channel that is 1 if it is known, else 0 as all of it is;
-        gist [B, text] -> mean and logarithm of the variance, both [B, CHUNK, channels, h, w]."""
+        gist [B, text], coordinates [2, h, w] and positions [POSITIONS, h, w] -> mean and logarithm of the variance, both [B, CHUNK, channels, h, w]."""
         b, _, h, w = known.shape
         x = self.enter(torch.cat([known, positions[None].expand(b, -1, -1, -1)], 1))
-        for first, second, said in zip(self.a, self.b, self.said(gist)[..., None, None].chunk(len(self.a), 1)):
-            scale, shift = said.chunk(2, 1)
+        places = torch.cat([torch.ones_like(coordinates[:1]), coordinates]).flatten(1)
+        said = (self.said(gist).reshape(b, -1, 3) @ places).reshape(b, -1, h, w)
+        for first, second, of_block in zip(self.a, self.b, said.chunk(len(self.a), 1)):
+            scale, shift = of_block.chunk(2, 1)
             x = x + second(F.gelu(first(F.gelu(x)) * (1 + scale) + shift))
         change, variance = self.leave(F.gelu(x)).reshape(b, CHUNK, 2 * self.channels, h, w).chunk(2, 2)
         last, is_known = known[:, None, self.channels + 1:-1], known[:, None, -1:]
@@ -185,13 +189,18 @@ class Transformer(nn.Module):
         self.register_buffer("turns", 2. * .04 ** (torch.arange(turned) / (turned - 1)), persistent=False)
         self.register_buffer("waves", math.pi * torch.tensor([.5, 1., 2., 4.]), persistent=False)
 
-    def positions(self, rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
-        """[POSITIONS, rows, columns]: where a latent lies, in units of the world (the height of a landscape frame)."""
+    @staticmethod
+    def coordinates(rows: int, columns: int, like: torch.Tensor) -> torch.Tensor:
+        """[2, rows, columns]: y and x of a latent from the middle, in units of the world (the height of a landscape frame)."""
         y, x = (torch.arange(n, device=like.device, dtype=like.dtype) - (n - 1) * .5 for n in (rows, columns))
         unit = torch.minimum(torch.ones_like(y[:1]) * rows, torch.ones_like(y[:1]) * 1.12 * columns)
-        y, x = (y / unit * self.waves[:, None])[:, :, None], (x / unit * self.waves[:, None])[:, None]
-        flat = torch.zeros(1, rows, columns, device=like.device, dtype=like.dtype)
-        return torch.cat([y.sin() + flat, y.cos() + flat, x.sin() + flat, x.cos() + flat])
+        flat = torch.zeros(rows, columns, device=like.device, dtype=like.dtype)
+        return torch.stack([(y / unit)[:, None] + flat, x / unit + flat])
+
+    def positions(self, coordinates: torch.Tensor) -> torch.Tensor:
+        """[POSITIONS, rows, columns]: waves of the coordinates."""
+        angles = coordinates[:, None] * self.waves[:, None, None]
+        return torch.cat([angles.sin(), angles.cos()], 1).flatten(0, 1)
 
     def angles(self, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and sin [rows*columns, 1, head]; rows and columns are counted from the middle of the frame."""
@@ -203,18 +212,22 @@ class Transformer(nn.Module):
     def drafts(self, before, gist, frames: int):
         """Mean and logarithm of the variance of the `frames` that follow on two others, [B, frames, C, h, w] each;
         before [B, 2*(C + 1), h, w] as Draft takes it."""
-        mean, variance = self.draft(before, gist, self.positions(*before.shape[2:], before))
+        coordinates = self.coordinates(*before.shape[2:], before)
+        mean, variance = self.draft(before, gist, coordinates, self.positions(coordinates))
         ahead = torch.arange(frames, device=before.device).clamp(max=CHUNK - 1)
         return mean[:, ahead], variance[:, ahead]
 
     def drafts_of_chunks(self, latents, gist, frame_chunks, times):
         """The same for every frame of clean latents [B, C, T, h, w], chunk by chunk: what training sees at once.  times int [T]: their
         numbers in the whole sequence; no draft reaches over a gap."""
-        known = F.pad(F.pad(latents, (0, 0, 0, 0, 0, 0, 0, 1), value=1.).transpose(1, 2), (0, 0, 0, 0, 0, 0, 2, 0))
+        known = F.pad(latents, (0, 0, 0, 0, 0, 0, 0, 1), value=1.).transpose(1, 2)
+        known = F.pad(known, (0, 0, 0, 0, 0, 0, 2, 0))  # two frames that nothing is known of
         lengths, first, out = frame_chunks.unique_consecutive(return_counts=True)[1].tolist(), 0, []
         for n in lengths:
-            follows = float(first > 0 and times[first] == times[first - 1] + 1)
-            out.append(self.drafts(known[:, first:first + 2].flatten(1, 2) * follows, gist, n))
+            if first and times[first] == times[first - 1] + 1:
+                out.append(self.drafts(known[:, first:first + 2].flatten(1, 2), gist, n))
+            else:
+                out.append([torch.zeros_like(latents[:, :, :n]).transpose(1, 2)] * 2)
             first += n
         return tuple(torch.cat(x, 1) for x in zip(*out))
 
@@ -254,7 +267,7 @@ class Transformer(nn.Module):
         mean, variance = draft[0], draft[1].exp()
         s = sigma[..., None, None, None]
         rest, spread = frames - (1 - s) * mean, torch.rsqrt((1 - s).square() * variance + s.square())
-        positions = self.positions(h, w, latents).expand(b, t, -1, -1, -1)
+        positions = self.positions(self.coordinates(h, w, latents)).expand(b, t, -1, -1, -1)
         x = self.enter(torch.cat([frames * torch.rsqrt((1 - s).square() + s.square()), positions, rest * spread, mean, variance], 2).flatten(0, 1))
         keys, values = [], []
 
