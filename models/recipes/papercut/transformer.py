@@ -57,6 +57,18 @@ def from_tokens(x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
     return F.pixel_shuffle(x.reshape(-1, rows, columns, x.shape[-1]).permute(0, 3, 1, 2), 2)
 
 
+def keep(x: torch.Tensor, b: int, n: int, d: int) -> torch.Tensor:
+    """[B*T, c, h, w] -> [B, T, N, 2*d]: what is to be cached as keys and values of d numbers a token, filled up with zeros."""
+    kept = to_tokens(x, b, n)
+    return F.pad(kept, (0, 2 * d - kept.shape[-1]))
+
+
+def newest(frames: int, kept: torch.Tensor, past_k: torch.Tensor, past_v: torch.Tensor, c: int, rows: int, columns: int) -> torch.Tensor:
+    """The last frames that `keep` made of earlier calls, past [B, P, N, d] -> [B*frames, c, h, w]; zeros where there are none."""
+    past = torch.cat([*[torch.zeros_like(kept[:, :1])] * frames, torch.cat([past_k, past_v], -1)], 1)
+    return from_tokens(past[:, -frames:, :, :4 * c], rows, columns)
+
+
 class Block(nn.Module):
     def __init__(self, d: int, heads: int, text: int, ratio: int):
         super().__init__()
@@ -122,9 +134,8 @@ class Local(nn.Module):
     def forward(self, x, condition, past_k, past_v):
         """x [B*T, c, h, w], condition [B, T, d], past [B, P, N, d].  Returns x and what to keep of this call, two of [B, T, N, d]."""
         (_, c, h, w), (b, _, n, d) = x.shape, past_k.shape
-        kept = F.pad(to_tokens(x, b, n), (0, 2 * d - 4 * c))
-        past = torch.cat([torch.zeros_like(kept[:, :1]), torch.cat([past_k, past_v], -1)], 1)[:, -1:, :, :4 * c]
-        past = from_tokens(past, h // 2, w // 2)
+        kept = keep(x, b, n, d)
+        past = newest(1, kept, past_k, past_v, c, h // 2, w // 2)
         before = torch.cat([past[:, None], x.reshape(b, -1, c, h, w)[:, :-1]], 1).reshape(x.shape)
         scale, shift = self.level(condition).reshape(x.shape[0], -1, 1, 1).chunk(2, 1)
         return x + self.b(F.gelu(self.a(torch.cat([x, before], 1)) * (1 + scale) + shift)), *kept.chunk(2, -1)
@@ -259,11 +270,10 @@ class Transformer(nn.Module):
         angle = sigma[..., None] * self.frequencies
         condition = F.silu(self.time(torch.cat([angle.cos(), angle.sin()], -1)) + self.pooled(prompt_embeds[:, :1]))
         known = torch.cat([frames, torch.ones_like(frames[:, :, :1])], 2).flatten(0, 1)
-        kept = F.pad(to_tokens(known, b, n), (0, 2 * self.d - 4 * (c + 1)))
+        kept = keep(known, b, n, self.d)
         if draft is None:
-            none = torch.zeros_like(kept[:, :1])
-            before = torch.cat([none, none, torch.cat([past_key[-1], past_value[-1]], -1)], 1)[:, -2:, :, :4 * (c + 1)]
-            draft = self.drafts(from_tokens(before, rows, columns).reshape(b, 2 * (c + 1), h, w), prompt_embeds[:, 0], t)
+            before = newest(2, kept, past_key[-1], past_value[-1], c + 1, rows, columns)
+            draft = self.drafts(before.reshape(b, 2 * (c + 1), h, w), prompt_embeds[:, 0], t)
         mean, variance = draft[0], draft[1].exp()
         s = sigma[..., None, None, None]
         rest, spread = frames - (1 - s) * mean, torch.rsqrt((1 - s).square() * variance + s.square())
