@@ -71,24 +71,25 @@ VALUES = {  # what a caption can say of each attribute
 
 
 def choose_said(scene: Scene, rng: random.Random) -> dict[str, str]:
-    """Which attributes a caption of this scene mentions.  Leaving one out means: what is usual (day, a natural colour)."""
+    """Which attributes a caption of this scene mentions.  What it leaves out is as usual: by day, in the first of a subject's
+    colours and actions, to the right, with a still camera; only a place may be left to chance."""
     detail = rng.choice((.15, .5, .5, .85))  # how talkative this caption is
     odds = lambda p: rng.random() < p
     said = dict.fromkeys(ATTRIBUTES, UNSAID)
     said["subject"] = scene.subject
     if scene.subject == "none" or odds(.9 if detail > .2 else .6):
         said["place"] = scene.place
-    if odds(detail if scene.time == "day" else max(.93, detail)):
+    if scene.time != "day" or odds(detail):
         said["time"] = scene.time
     if scene.subject != "none":
-        if not scene.natural or odds(detail * .8):
+        if scene.color != world.NATURAL[scene.subject][0] or odds(detail * .8):
             said["color"] = scene.color
-        travels = scene.direction != "none" and odds(max(.85, detail))  # a way goes with what is done on it
-        if travels or odds(.3 + detail * .7):
-            said["action"] = scene.action
-        if travels:
+        way = scene.direction != "none" and (scene.direction != "right" or odds(detail))
+        if way or scene.action != world.WORLD.actions[scene.subject][0] or odds(.3 + detail * .7):
+            said["action"] = scene.action  # a way goes with what is done on it
+        if way:
             said["direction"] = scene.direction
-    if scene.camera != "static" and odds(max(.85, detail)):
+    if scene.camera != "static":
         said["camera"] = scene.camera
     if scene.weather == "rain" or (scene.weather == "snow" and odds(detail * .6)):
         said["weather"] = scene.weather

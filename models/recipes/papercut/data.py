@@ -40,7 +40,7 @@ def _render(job) -> tuple:
     index, seed, width, height, frames, latest, moving, masked = job
     rng = random.Random(seed)
     scene = Scene.sample(rng)
-    while moving and not scene.moving:
+    while moving is not None and not (scene.moving and scene.camera.startswith(moving)):
         scene = Scene.sample(rng)
     start = rng.uniform(0, latest)
     mask = subject_masks(scene, width // 16, height // 16, frames, start) if masked else None
@@ -55,12 +55,13 @@ def renderers(processes: int):
 def render_jobs(jobs, processes: int):
     """Yields (index, scene, frames) for jobs (index, seed, width, height, frames, latest start in seconds)."""
     with renderers(processes) as pool:
-        for index, scene, frames, _ in pool.imap_unordered(_render, ((*job, False, False) for job in jobs), chunksize=4):
+        for index, scene, frames, _ in pool.imap_unordered(_render, ((*job, None, False) for job in jobs), chunksize=4):
             yield index, scene, frames
 
 
-def render_with_masks(pool, jobs, moving: bool):
-    """Yields (index, scene, frames, masks) for the same jobs, from a pool of `renderers`; `moving`: only of scenes that go somewhere."""
+def render_with_masks(pool, jobs, moving: str | None):
+    """Yields (index, scene, frames, masks) for the same jobs, from a pool of `renderers`; `moving`: only of scenes that go somewhere, with a
+    camera whose name begins so."""
     yield from pool.imap_unordered(_render, ((*job, moving, True) for job in jobs), chunksize=2)
 
 

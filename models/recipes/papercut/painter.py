@@ -58,7 +58,6 @@ def _subject(stage: Stage, shadows: bool) -> None:
         y += .035 * math.sin(1.9 * t + phase)
     if s.subject == "butterfly" and s.direction == "none":
         x += .07 * math.sin(1.1 * t + 2 * phase)
-    left = s.direction == "left" or (s.direction == "none" and s.time != "sunset" and stage.r(9, 0, 3) < .5)
     size = stage.r(9, 0, 4, .96, 1.06)
     if s.direction in ("towards", "away"):
         near = 1 - math.exp(-t / 3)
@@ -69,7 +68,7 @@ def _subject(stage: Stage, shadows: bool) -> None:
         x += stage.orbit
         turn = math.cos(3 * stage.orbit)
         turn = math.copysign(.3 + .7 * abs(turn), turn)
-    _place(stage, s.subject, s.action, s.direction, s.color, x, y, -size if left else size, size, phase, turn, shadows)
+    _place(stage, s.subject, s.action, s.direction, s.color, x, y, -size if s.direction == "left" else size, size, phase, turn, shadows)
 
 
 def _other(stage: Stage, shadows: bool) -> None:

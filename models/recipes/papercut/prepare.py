@@ -68,16 +68,21 @@ def main() -> None:
     add_work(parser)
     parser.add_argument("--minutes", type=float, default=2 if parallel.device().type == "cuda" else 6)
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other scenes, which are added")
-    parser.add_argument("--moving", action="store_true", help="only clips, of scenes that go somewhere: beside a traveller or by the camera's move")
+    parser.add_argument("--moving", nargs="?", const="", metavar="CAMERA", help="only scenes that go somewhere, beside a traveller or by the camera's move; with a name (zoom), by that move")
+    parser.add_argument("--pools", nargs="+", default=[""], metavar="NAME", help="only pools whose names begin so: " + ", ".join(POOLS))
     parser.add_argument("--processes", type=int, default=cores(), help="processes that render (default: %(default)s)")
     args = parser.parse_args()
+    done = {name: Encoded() for name in POOLS if name.startswith(tuple(args.pools))}
+    if not done:
+        parser.error(f"no pool begins with {' or '.join(args.pools)}; there are {', '.join(POOLS)}")
     device, start = parallel.device(), time.time()
     vae, _ = load_vae(args.work)
     vae.to(device)
     if "importance" not in load(args.work / "vae.pt"):  # trained since: latents made before are no longer its own
+        if "images-wide" not in done or args.moving is not None:
+            parser.error("the latents' measure is taken from images of all scenes: first run without --moving and --pools")
         for old in args.work.glob("data/latents-*.npz"):
             old.unlink()
-    done = {name: Encoded() for name in POOLS if name.startswith("clips") or not args.moving}
     frames_done, seed, last = dict.fromkeys(done, 0), FIRST_SEED * (1 + args.seed), start
     with renderers(args.processes) as pool:
         while time.time() - start < args.minutes * 60:

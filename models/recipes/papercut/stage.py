@@ -52,7 +52,8 @@ class Stage:
             # Past a place alone the camera travels on for ever; past a subject it slows down, so that this stays in view.
             x = (.24 * t if s.subject == "none" else .85 * min(1., self.half_w / .8) * (ease - .42)) * (-1 if s.camera == "pan left" else 1)
         if s.camera.startswith("zoom"):
-            zoom = 1 + .42 * (ease if s.camera == "zoom in" else 1 - ease)
+            soon = 1 - math.exp(-t / 2.2)
+            zoom = 1 + .42 * (soon if s.camera == "zoom in" else 1 - soon)
         elif s.camera.startswith("tilt"):
             y = .34 * (ease - .42) * (-1 if s.camera == "tilt up" else 1)
         elif s.camera == "orbit":
@@ -65,7 +66,7 @@ class Stage:
 
     def enter(self, p: float) -> tuple[float, float]:
         """Enters a layer; returns the visible range of x in it."""
-        c, z = self.canvas, 1 + (self.zoom - 1) * p
+        c, z = self.canvas, 1 + (self.zoom - 1) * (.5 + .5 * p)  # partly a move of the camera, partly one of its lens
         c.save()
         c.translate(self.width / 2, self.height / 2)
         c.scale(self.unit * z, self.unit * z)

@@ -26,11 +26,11 @@ from .prepare import POOLS
 from .text_encoder import TextEncoder, targets
 from .tokenizer import make_tokenizer, pad_batch
 from .transformer import CHUNK, Transformer
-from .world import Scene
+from .world import WORLD, Scene
 
 KINDS = ("images", "clips", "sequences")
 SUBJECT_WEIGHT = 2.  # what an error on a subject counts more than elsewhere
-ODDS = {"pan": 3, "zoom": 2, "travel": 1, "still": 4}  # how often scenes of a kind are drawn, so that there are as many of each
+ODDS = {"pan": 3, "zoom": 2, "travel": 1, "still": 4}  # how often clips of a kind are drawn, so that there are as many of each
 NOISY_PAST = .1  # the most noise that drafts get used to in what they follow on
 DRAFT_WEIGHT = .2  # what the draft's own error counts
 DRAFT_FRAMES = 80  # latent frames a process and step while drafts are trained alone
@@ -44,6 +44,11 @@ def shares(kind: str) -> dict[str, float]:
 
 def kind_of_movement(scene: Scene) -> str:
     return "travel" if scene.travels else scene.camera.split()[0] if scene.moving else "still"
+
+
+def odds(pool: str, scene: Scene) -> float:
+    """How often a scene of a pool is drawn: all subjects alike, and all kinds of movement where there is any."""
+    return (1 if pool.startswith("images") else ODDS[kind_of_movement(scene)]) / WORLD.subjects[scene.subject]
 
 
 class Latents:
@@ -75,15 +80,15 @@ class Latents:
                 if name in self.pools:
                     old = self.pools[name]
                     z, masks, scenes = np.concatenate([old[0], z]), np.concatenate([old[1], masks]), old[2] + scenes
-                self.pools[name] = z, masks, scenes, list(itertools.accumulate(ODDS[kind_of_movement(s)] for s in scenes))
+                self.pools[name] = z, masks, scenes, list(itertools.accumulate(odds(name, s) for s in scenes))
 
     def draw(self, rng: random.Random, kind: str, count: int, frames: int):
         """`count` frames' worth of a kind: latents [n, C, frames, h, w], masks [n, frames, h, w] in 0..1, the frames' numbers, scenes.
         Long sequences may leave a gap after the first chunk.  The first frames of clips are images too."""
         weights = {n: w for n, w in (shares("images") | {n: w / 17 for n, w in shares("clips").items()} if kind == "images" else shares(kind)).items() if n in self.pools}
-        z, masks, scenes, odds = self.pools[rng.choices(list(weights), list(weights.values()))[0]]
+        z, masks, scenes, sums = self.pools[rng.choices(list(weights), list(weights.values()))[0]]
         n = max(1, round(count * 160 / (frames * z.shape[3] * z.shape[4])))
-        rows = rng.choices(range(len(z)), cum_weights=odds, k=n)
+        rows = rng.choices(range(len(z)), cum_weights=sums, k=n)
         gap = rng.randrange(z.shape[2] - frames + 1) if frames > 2 * CHUNK and rng.random() < .4 else 0
         take = [*range(min(CHUNK, frames)), *range(CHUNK + gap, frames + gap)]
         return (torch.from_numpy(z[rows][:, :, take].astype(np.float32)), torch.from_numpy(masks[rows][:, take].astype(np.float32) / 255), torch.tensor(take), [scenes[r] for r in rows])
@@ -104,7 +109,7 @@ def noise_levels(n: int, chunk: torch.Tensor, shift: float) -> torch.Tensor:
     chunks = int(chunk[-1]) + 1
     s = torch.sigmoid(torch.randn(n, chunks))
     s = shift * s / (1 + (shift - 1) * s)
-    s = torch.where(torch.rand(n, chunks) < .05, 1., s)
+    s = torch.where(torch.rand(n, chunks) < .1, 1., s)
     noisy = torch.randint(0, chunks, (n,))
     if chunks > 1:
         clean = torch.rand(n, chunks) < .7
@@ -182,9 +187,9 @@ def kind_of_step(it: int, progress: float) -> tuple[str, torch.Tensor]:
     dice = random.Random(it)
     x = dice.random()
     if progress < .4:
-        kind = "images" if x < .6 else "clips"
+        kind = "images" if x < .75 else "clips"
     else:
-        kind = "images" if x < .15 else "clips" if x < .75 else "sequences"
+        kind = "images" if x < .4 else "clips" if x < .8 else "sequences"
     frames = 1 if kind == "images" else dice.choice((3, 5, 5)) if kind == "clips" else dice.choice((6, 9, 12, 15))
     return kind, chunks_of(frames, dice)
 

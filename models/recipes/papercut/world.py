@@ -20,7 +20,7 @@ COLORS = {
     "green": (64, 178, 74), "blue": (44, 108, 230), "purple": (144, 72, 204), "pink": (250, 134, 182),
     "brown": (140, 84, 46), "black": (46, 44, 54), "white": (248, 246, 240), "grey": (144, 150, 162),
 }
-NATURAL = {  # colours that go without saying, the first ones more often
+NATURAL = {  # usual colours, the first ones more often; these alone go without saying
     "none": ("none",), "cat": ("orange", "orange", "orange", "grey", "white"), "dog": ("brown", "brown", "brown", "white", "black"),
     "butterfly": ("orange", "orange", "purple", "blue"), "bird": ("blue", "blue", "red"), "fish": ("orange", "orange", "yellow"),
     "drone": ("white", "white", "red"), "ball": ("red", "red", "blue"), "car": ("red", "red", "blue"), "person": ("blue", "red", "yellow"),
@@ -81,7 +81,6 @@ class Scene:
     direction: str
     camera: str
     weather: str
-    natural: bool  # the colour is one that the subject has by nature, so a caption may leave it out
     seed: int
     other: str = "none"  # a second subject, which passes in front of the first
     other_color: str = "none"
@@ -107,9 +106,7 @@ class Scene:
         subject = rng.choices(list(world.subjects), list(world.subjects.values()))[0]
         place = rng.choices(world.places, world.homes[subject])[0]
         time = rng.choices(list(TIMES), list(TIMES.values()))[0]
-        natural = subject == "none" or rng.random() < .55
-        color = rng.choice(NATURAL[subject] if natural else list(COLORS)[1:])
-        natural = natural or color in NATURAL[subject]
+        color = rng.choice(NATURAL[subject] if subject == "none" or rng.random() < .55 else list(COLORS)[1:])
         action = rng.choice(world.actions[subject])
         if subject in ("cat", "dog") and place == "windowsill" and rng.random() < .7:
             action = "sit"
@@ -130,7 +127,7 @@ class Scene:
             other_color = rng.choice(NATURAL[other])
         if place in ("ruins", "underwater") and direction in ("left", "right") and rng.random() < world.pillars:
             pillars = True
-        return Scene(subject, place, time, color, action, direction, camera, weather, natural, seed, other, other_color, pillars)
+        return Scene(subject, place, time, color, action, direction, camera, weather, seed, other, other_color, pillars)
 
     @property
     def travels(self) -> bool:

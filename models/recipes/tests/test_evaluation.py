@@ -8,7 +8,7 @@ from papercut.evaluation.attributes import asked
 from papercut.evaluation.bench import judged_scenes, render
 from papercut.world import SUBJECTS, Scene
 
-PAN = Scene("none", "garden", "day", "none", "none", "none", "pan right", "clear", True, 5)
+PAN = Scene("none", "garden", "day", "none", "none", "none", "pan right", "clear", 5)
 
 
 class Measures(unittest.TestCase):

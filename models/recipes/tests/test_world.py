@@ -27,7 +27,7 @@ class Drawing(unittest.TestCase):
         for subject in WIDE.subjects:
             for i, place in enumerate(WIDE.places):
                 action = WIDE.actions[subject][i % len(WIDE.actions[subject])]
-                scene = Scene(subject, place, list(world.TIMES)[i % 3], "red", action, "none", "static", "clear", True, i)
+                scene = Scene(subject, place, list(world.TIMES)[i % 3], "red", action, "none", "static", "clear", i)
                 for w, h in ((64, 40), (40, 64), (48, 48), (96, 40)):
                     self.assertGreater(scene.render(w, h, 1).std(), 10, scene)
 
@@ -52,16 +52,28 @@ class Drawing(unittest.TestCase):
             self.assertGreater((change & covered).sum() / covered.sum(), .6, scene)
 
     def test_layers_move_by_their_depth_under_a_pan(self):
-        scene = Scene("none", "garden", "day", "none", "none", "none", "pan right", "clear", True, 1)
+        scene = Scene("none", "garden", "day", "none", "none", "none", "pan right", "clear", 1)
         a, b = (Stage(scene, skia.Surface(8, 8).getCanvas(), 256, 160, t) for t in (0., 1.))
         shift = {p: b.way(p) - a.way(p) for p in (.2, .55, 1., 1.25)}
         self.assertGreater(shift[1.], .1)
         for p, way in shift.items():
             self.assertAlmostEqual(way, p * shift[1.])
 
+    def test_a_zoom_makes_all_layers_grow_and_near_ones_more(self):
+        scene = Scene("none", "garden", "day", "none", "none", "none", "zoom in", "clear", 1)
+
+        def seen(p: float, t: float) -> float:
+            lo, hi = Stage(scene, skia.Surface(8, 8).getCanvas(), 256, 160, t).enter(p)
+            return hi - lo
+
+        grown = [seen(p, 0.) / seen(p, 1.) for p in (0., .5, 1., 1.3)]
+        self.assertGreater(grown[0], 1.03)
+        self.assertEqual(grown, sorted(grown))
+        self.assertGreater(grown[-1], 1.1)
+
     def test_there_is_one_sun_and_it_is_on_the_right(self):
         for seed in range(20):
-            scene = Scene("none", "garden", "day", "none", "none", "none", "static", "clear", True, seed)
+            scene = Scene("none", "garden", "day", "none", "none", "none", "static", "clear", seed)
             frame = scene.render(128, 80, 1)[0].astype(int)
             yellow = (abs(frame - (255, 214, 60)).max(-1) < 12)[:40]
             columns = np.flatnonzero(yellow.any(0))
@@ -86,6 +98,15 @@ class HeldOut(unittest.TestCase):
 
 
 class Captions(unittest.TestCase):
+    def test_what_a_caption_leaves_out_is_as_usual(self):
+        rng = random.Random(2)
+        for scene in scenes(400):
+            said = captions.choose_said(scene, rng)
+            usual = {"time": ("day",), "color": ("none", world.NATURAL[scene.subject][0]), "action": (world.WORLD.actions[scene.subject][0],),
+                     "direction": ("none", "right"), "camera": ("static",)}
+            for k, values in usual.items():
+                self.assertTrue(said[k] == getattr(scene, k) or getattr(scene, k) in values, (k, said, scene))
+
     def test_the_vocabulary_has_every_word_of_every_caption(self):
         tokenizer, rng = make_tokenizer(), random.Random(1)
         for scene in scenes(400):

@@ -81,7 +81,7 @@ def pan_pair(bench: Bench, job) -> tuple[tuple[float, float], tuple[float, float
 def pans(bench: Bench) -> dict:
     """How much faster near layers move than far ones under a pan past a place, generated and real."""
     places, count, out = ("garden", "city", "underwater"), bench.count(6, 2), {}
-    past = lambda place, i: Scene("none", place, "day", "none", "none", "none", ("pan left", "pan right")[i % 2], "clear", True, 1000 + i)
+    past = lambda place, i: Scene("none", place, "day", "none", "none", "none", ("pan left", "pan right")[i % 2], "clear", 1000 + i)
     found = bench.map("parallax", pan_pair, [(i, past(place, i)) for place in places for i in range(count)])
     for at, place in enumerate(places):
         pairs = found[at * count:][:count]
@@ -142,7 +142,7 @@ def seeds_apart(bench: Bench, job) -> tuple[float, float]:
     (place, prompt, subject, color, action), count = job
     made = [bench.video(prompt, 3, 200 + i)[-1] for i in range(count)]
     way = "right" if action == "fly" else "none"
-    real = [render(Scene(subject, place, "day", color, action, way, "static", "clear", True, 3000 + i), 1, start=.4)[0] for i in range(count)]
+    real = [render(Scene(subject, place, "day", color, action, way, "static", "clear", 3000 + i), 1, start=.4)[0] for i in range(count)]
     small = lambda images: detectors.shrink(np.stack(images)).numpy()
     apart = lambda images: float(np.mean([np.abs(a - b).mean() for a, b in itertools.combinations(small(images), 2)]) * 127.5)
     return apart(made), apart(real)
