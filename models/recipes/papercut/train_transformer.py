@@ -29,7 +29,7 @@ from .transformer import CHUNK, Transformer
 from .world import WORLD, Scene
 
 KINDS = ("images", "clips", "sequences")
-SUBJECT_WEIGHT = 2.  # what an error on a subject counts more than elsewhere
+SUBJECT_WEIGHT = 5.  # what an error on a subject counts more than elsewhere
 ODDS = {"pan": 3, "zoom": 2, "travel": 1, "still": 4}  # how often clips of a kind are drawn, so that there are as many of each
 NOISY_PAST = .1  # the most noise that drafts get used to in what they follow on
 DRAFT_WEIGHT = .2  # what the draft's own error counts
@@ -143,9 +143,9 @@ def draft_loss(draft, x0: torch.Tensor, subject: torch.Tensor, chunk: torch.Tens
     """How unlikely the frames x0 [n, C, T, h, w] that follow on others are by their draft, and its mean square error; subject [n, T, h, w].
     Each term counts by the root of its variance, so that what is hard to tell is learned as well (beta-NLL, arXiv:2203.09168)."""
     later = chunk > 0
-    mean, variance = (y[:, later] for y in draft)
+    mean, log_variance = (y[:, later] for y in draft)
     error = (x0.transpose(1, 2)[:, later] - mean).square()
-    unlikely = (variance + error * (-variance).exp()) * (.5 * variance.detach()).exp()
+    unlikely = (log_variance + error * (-log_variance).exp()) * (.5 * log_variance.detach()).exp()
     return .5 * (unlikely * (1 + SUBJECT_WEIGHT * subject[:, later, None])).mean(), error.mean()
 
 

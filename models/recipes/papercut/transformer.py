@@ -168,9 +168,9 @@ class Draft(nn.Module):
         for first, second, of_block in zip(self.a, self.b, said.chunk(len(self.a), 1)):
             scale, shift = of_block.chunk(2, 1)
             x = x + second(F.gelu(first(F.gelu(x)) * (1 + scale) + shift))
-        change, variance = self.leave(F.gelu(x)).reshape(b, CHUNK, 2 * self.channels, h, w).chunk(2, 2)
+        change, log_variance = self.leave(F.gelu(x)).reshape(b, CHUNK, 2 * self.channels, h, w).chunk(2, 2)
         last, is_known = known[:, None, self.channels + 1:-1], known[:, None, -1:]
-        return last + change * is_known, (variance - 1).clamp(-4., .5) * is_known
+        return last + change * is_known, (log_variance - 1).clamp(-4., .5) * is_known
 
 
 class Transformer(nn.Module):
@@ -224,9 +224,9 @@ class Transformer(nn.Module):
         """Mean and logarithm of the variance of the `frames` that follow on two others, [B, frames, C, h, w] each;
         before [B, 2*(C + 1), h, w] as Draft takes it."""
         coordinates = self.coordinates(*before.shape[2:], before)
-        mean, variance = self.draft(before, gist, coordinates, self.positions(coordinates))
+        mean, log_variance = self.draft(before, gist, coordinates, self.positions(coordinates))
         ahead = torch.arange(frames, device=before.device).clamp(max=CHUNK - 1)
-        return mean[:, ahead], variance[:, ahead]
+        return mean[:, ahead], log_variance[:, ahead]
 
     def drafts_of_chunks(self, latents, gist, frame_chunks, times):
         """The same for every frame of clean latents [B, C, T, h, w], chunk by chunk: what training sees at once.  times int [T]: their

@@ -173,14 +173,14 @@ class Drafts(unittest.TestCase):
             return self.net.drafts_of_chunks(x, self.gist, self.chunk, torch.tensor(times))
 
     def test_without_a_past_nothing_is_guessed(self):
-        mean, variance = self.drafts(self.x, [0, 1, 2, 3, 4, 5, 6])
+        mean, log_variance = self.drafts(self.x, [0, 1, 2, 3, 4, 5, 6])
         self.assertEqual(mean[:, 0].abs().max(), 0)
-        self.assertEqual(variance[:, 0].abs().max(), 0)  # of its logarithm: a variance of 1
-        self.assertTrue((variance[:, 1:].abs() > 0).all())
+        self.assertEqual(log_variance[:, 0].abs().max(), 0)  # of its logarithm: a variance of 1
+        self.assertTrue((log_variance[:, 1:].abs() > 0).all())
 
     def test_no_draft_reaches_over_a_gap(self):
-        mean, variance = self.drafts(self.x, [0, 1, 2, 7, 8, 9, 10])
-        self.assertEqual(mean[:, 3:6].abs().max() + variance[:, 3:6].abs().max(), 0)
+        mean, log_variance = self.drafts(self.x, [0, 1, 2, 7, 8, 9, 10])
+        self.assertEqual(mean[:, 3:6].abs().max() + log_variance[:, 3:6].abs().max(), 0)
         self.assertGreater(mean[:, 6].abs().max(), 0)
 
     def test_a_chunk_is_guessed_from_what_lies_before_it_alone(self):
@@ -193,8 +193,8 @@ class Drafts(unittest.TestCase):
     def test_the_best_draft_knows_how_far_it_is_off(self):
         torch.manual_seed(0)
         x0, subject = .5 * torch.randn(1, 4, 7, 40, 40), torch.zeros(1, 7, 40, 40)
-        for variance, sign in ((-2., -1), (-.8, 1)):  # the logarithm of .25 is -1.39
-            of = torch.full((1, 7, 4, 40, 40), variance, requires_grad=True)
+        for log_variance, sign in ((-2., -1), (-.8, 1)):  # the logarithm of .25 is -1.39
+            of = torch.full((1, 7, 4, 40, 40), log_variance, requires_grad=True)
             draft_loss((torch.zeros(1, 7, 4, 40, 40), of), x0, subject, self.chunk)[0].backward()
             self.assertGreater(sign * of.grad.sum().item(), 0)
 
