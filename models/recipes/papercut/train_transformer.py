@@ -189,7 +189,7 @@ def kind_of_step(it: int, progress: float) -> tuple[str, torch.Tensor]:
     if progress < .4:
         kind = "images" if x < .75 else "clips"
     else:
-        kind = "images" if x < .4 else "clips" if x < .8 else "sequences"
+        kind = "images" if x < .5 else "clips" if x < .85 else "sequences"
     frames = 1 if kind == "images" else dice.choice((3, 5, 5)) if kind == "clips" else dice.choice((6, 9, 12, 15))
     return kind, chunks_of(frames, dice)
 
