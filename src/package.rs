@@ -99,9 +99,9 @@ impl Package {
             }
             signatures.insert(file.to_owned(), signature);
         }
-        for TextEncoderConfig { tokenizer, .. } in &manifest.text_encoders {
-            let bytes = source.bytes(&tokenizer.file, &format!("{MANIFEST} names it as tokenizer"))?;
-            hash_file(&mut hash, &tokenizer.file.to_string_lossy(), &bytes);
+        for file in manifest.text_encoders.iter().flat_map(|encoder| encoder.tokenizer.files()) {
+            let bytes = source.bytes(file, &format!("{MANIFEST} names it as tokenizer"))?;
+            hash_file(&mut hash, &file.to_string_lossy(), &bytes);
         }
 
         let id = format!("{}-{}", manifest.name, &hash.finalize().to_hex()[..6]);

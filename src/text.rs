@@ -62,15 +62,21 @@ pub struct PromptTokenizer {
     template: (String, String),
     max_length: usize,
     unk_id: Option<u32>,
+    /// Knows whole words and the number of the token for others.
+    words: Option<(Tokenizer, u32)>,
 }
 
 impl PromptTokenizer {
     /// Returns the tokenizer of `package` that `config`, of its manifest, describes.
     ///
     /// # Errors
-    /// As [`PromptTokenizer::new`]; [`Error::NotFound`] if its file is gone.
+    /// As [`PromptTokenizer::new`] and [`PromptTokenizer::with_words`]; [`Error::NotFound`] if a file is gone.
     pub fn open(package: &Package, config: &TokenizerConfig) -> Result<Self> {
-        Self::new(&package.bytes(&config.file)?, &package.path(&config.file), config)
+        let tokenizer = Self::new(&package.bytes(&config.file)?, &package.path(&config.file), config)?;
+        match &config.words {
+            Some(file) => tokenizer.with_words(&package.bytes(file)?, &package.path(file), config),
+            None => Ok(tokenizer),
+        }
     }
 
     /// Returns the tokenizer in `json`, the bytes of the file at `path`, used as `config` says.
@@ -80,15 +86,10 @@ impl PromptTokenizer {
     /// tokens of its own that no prompt fits.
     pub fn new(json: &[u8], path: &Path, config: &TokenizerConfig) -> Result<Self> {
         let wrong = |reason: String| Error::package(path, reason);
-        let mut tokenizer = Tokenizer::from_bytes(json)
-            .map_err(|e| wrong(format!("{e}; a tokenizer.json of the tokenizers library is needed")))?;
-        let id = |setting: &str, token: &str| {
-            let missing =
-                || wrong(format!("it has no token `{token}`, which the manifest names as {setting}"));
-            tokenizer.token_to_id(token).ok_or_else(missing)
-        };
-        let pad_id = id("tokenizer.pad_token", &config.pad_token)?;
-        let unk_id = config.unk_token.as_ref().map(|token| id("tokenizer.unk_token", token)).transpose()?;
+        let mut tokenizer = parse(json, path)?;
+        let pad_id = id(&tokenizer, path, "tokenizer.pad_token", &config.pad_token)?;
+        let unk_id = config.unk_token.as_ref();
+        let unk_id = unk_id.map(|token| id(&tokenizer, path, "tokenizer.unk_token", token)).transpose()?;
         let added = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(false));
         if config.max_length <= added || config.max_length > MAX_LENGTH_LIMIT {
             return Err(wrong(format!(
@@ -121,7 +122,21 @@ impl PromptTokenizer {
             template: (template.0.to_owned(), template.1.to_owned()),
             max_length: config.max_length,
             unk_id,
+            words: None,
         })
+    }
+
+    /// Names as unknown, from here on, also the pieces of a prompt that the tokenizer in `json`, the bytes of the file at
+    /// `path`, does not know.
+    ///
+    /// # Errors
+    /// [`Error::Package`] names `path` if it is no tokenizer or lacks the manifest's token for unknown words.
+    pub fn with_words(mut self, json: &[u8], path: &Path, config: &TokenizerConfig) -> Result<Self> {
+        let words = parse(json, path)?;
+        let unk_token = config.unk_token.as_deref().unwrap_or_default();
+        let unk_id = id(&words, path, "tokenizer.unk_token", unk_token)?;
+        self.words = Some((words, unk_id));
+        Ok(self)
     }
 
     /// Returns the tokens of `prompt`; an empty one is the unconditional prompt.
@@ -151,8 +166,16 @@ impl PromptTokenizer {
             limit: self.max_length,
             lost: prompt.get(first.start..).unwrap_or_default().trim().to_owned(),
         });
-        let unknown = |(id, span): &(u32, Range<usize>)| Some(*id) == self.unk_id && !span.is_empty();
-        let unknown = kept.into_iter().filter(unknown).map(|(_, span)| span);
+        let end = lost.first().map_or(prompt.len(), |(_, first)| first.start);
+        let mut unknown: Vec<_> = kept.into_iter().filter(|(id, _)| Some(*id) == self.unk_id).collect();
+        if let Some((words, unk_id)) = &self.words {
+            let encoding = words.encode(cleaned.text(), false).map_err(|e| refused(e.to_string()))?;
+            let offsets = encoding.get_offsets().iter().map(|&(start, end)| cleaned.origin(start..end));
+            unknown.extend(encoding.get_ids().iter().copied().zip(offsets).filter(|(id, _)| id == unk_id));
+        }
+        let mut unknown: Vec<_> = unknown.into_iter().map(|(_, span)| span).collect();
+        unknown.retain(|span| !span.is_empty() && span.start < end);
+        unknown.sort_by_key(|span| span.start);
         Ok(Tokens {
             input_ids: encoding.get_ids().iter().map(|&id| id.into()).collect(),
             attention_mask: encoding.get_attention_mask().iter().map(|&m| m.into()).collect(),
@@ -162,19 +185,33 @@ impl PromptTokenizer {
     }
 }
 
-/// Returns the words of `prompt` at the `spans` of unknown tokens: touching characters of one word as one, as Chinese
-/// has them, marks of punctuation left out.
-fn unknown_words(prompt: &str, spans: impl Iterator<Item = Range<usize>>) -> Vec<String> {
+fn parse(json: &[u8], path: &Path) -> Result<Tokenizer> {
+    let wrong =
+        |e| Error::package(path, format!("{e}; a tokenizer.json of the tokenizers library is needed"));
+    Tokenizer::from_bytes(json).map_err(wrong)
+}
+
+/// Returns the number of `token`, which the manifest names as `setting`.
+fn id(tokenizer: &Tokenizer, path: &Path, setting: &str, token: &str) -> Result<u32> {
+    let missing =
+        || Error::package(path, format!("it has no token `{token}`, which the manifest names as {setting}"));
+    tokenizer.token_to_id(token).ok_or_else(missing)
+}
+
+/// Returns the words of `prompt` at the `spans` of unknown tokens, by their starts: what touches within a word or overlaps as
+/// one, as Chinese has it, marks of punctuation left out.
+fn unknown_words(prompt: &str, spans: Vec<Range<usize>>) -> Vec<String> {
     let mut merged: Vec<Range<usize>> = Vec::new();
     let is_word = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
     for span in spans {
         match merged.last_mut() {
             Some(last)
-                if last.end == span.start
-                    && is_word(prompt.get(..last.end).and_then(|s| s.chars().next_back()))
-                    && is_word(prompt.get(span.start..).and_then(|s| s.chars().next())) =>
+                if last.end > span.start
+                    || last.end == span.start
+                        && is_word(prompt.get(..last.end).and_then(|s| s.chars().next_back()))
+                        && is_word(prompt.get(span.start..).and_then(|s| s.chars().next())) =>
             {
-                last.end = span.end;
+                last.end = last.end.max(span.end);
             }
             _ => merged.push(span),
         }
@@ -571,6 +608,7 @@ mod tests {
             max_length,
             pad_token: "[PAD]".into(),
             unk_token: Some("[UNK]".into()),
+            words: None,
             clean: ALL.to_vec(),
             template: None,
         }
@@ -625,6 +663,37 @@ mod tests {
         assert_eq!(unknown("独角兽Unicorn"), ["独角兽Unicorn"]);
         assert_eq!(unknown("a 🐱"), ["🐱"]);
         assert_eq!(unknown("a cat, in snow! 猫、雪。"), [""; 0]);
+    }
+
+    #[test]
+    fn words_of_known_characters_are_named_where_the_model_has_a_list_of_words() {
+        let list = r#"{
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "decoder": null,
+            "normalizer": {"type": "Lowercase"}, "pre_tokenizer": {"type": "BertPreTokenizer"}, "post_processor": null,
+            "model": {"type": "Unigram", "unk_id": 0, "byte_fallback": false, "vocab":
+                [["[UNK]", 0], ["a", -1], ["cat", -1], ["snow", -1], ["雪猫", -1], ["雪", -1], ["猫雪", -1], ["，", -1]]}
+        }"#;
+        let path = Path::new("p/words.json");
+        let tokenizer = |max_length| {
+            tokenizer(max_length).with_words(list.as_bytes(), path, &config(max_length)).unwrap()
+        };
+        let unknown = |prompt: &str| tokenizer(32).tokenize(prompt).unwrap().unknown_words;
+        assert_eq!(unknown("雪猫，猫雪 a  CAT 雪雪猫"), [""; 0]);
+        assert_eq!(unknown("猫，雪猫"), ["猫"], "a character of the vocabulary that is no word by itself");
+        assert_eq!(unknown("雪猫猫，雪獸猫，a unicorn"), ["猫", "獸猫", "unicorn"]);
+        assert_eq!(unknown("雪  in snow 猫"), ["in", "猫"]);
+        assert_eq!(
+            tokenizer(5).tokenize("a cat a 猫 猫").unwrap().unknown_words,
+            [""; 0],
+            "what is lost is not read"
+        );
+        let lacking = TokenizerConfig { unk_token: Some("<unk>".into()), ..config(8) };
+        let error = super::tests::tokenizer(8).with_words(list.as_bytes(), path, &lacking).unwrap_err();
+        assert!(
+            error.to_string().contains("`p/words.json`") && error.to_string().contains("`<unk>`"),
+            "{error}"
+        );
+        assert!(super::tests::tokenizer(8).with_words(b"{", path, &config(8)).is_err());
     }
 
     #[test]

@@ -154,8 +154,12 @@ mod the_prompt {
 
     #[test]
     fn with_words_that_it_does_not_know_is_warned_of_in_both_languages() {
-        for (prompt, word) in [("a garden with a platypus", "`platypus`"), ("花园里的鸭嘴兽", "`鸭嘴兽`")]
-        {
+        let unknown = [
+            ("a garden with a platypus", "`platypus`"),
+            ("花园里的鸭嘴兽", "`鸭嘴兽`"),
+            ("月球上的猫", "`月`"),
+        ];
+        for (prompt, word) in unknown {
             let video = Video::new(&source(prompt, 1), "", "", SIZE);
             let told = [gst::MessageType::Warning, gst::MessageType::Error];
             let message = video.0.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(60), &told);

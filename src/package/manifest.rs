@@ -102,6 +102,9 @@ pub struct TokenizerConfig {
     pub pad_token: String,
     /// The token that stands for unknown words, if the model has such a one.
     pub unk_token: Option<String>,
+    /// Another `tokenizer.json`, with the same token for unknown words, which holds whole words where `file` holds their
+    /// characters: it says of which words the model knows no more than these.
+    pub words: Option<PathBuf>,
     /// Clean-ups before tokenizing, in order.
     #[serde(default)]
     pub clean: Vec<Clean>,
@@ -408,7 +411,7 @@ impl Manifest {
                 self.name
             ));
         }
-        let tokenizers = self.text_encoders.iter().map(|e| e.tokenizer.file.as_path());
+        let tokenizers = self.text_encoders.iter().flat_map(|e| e.tokenizer.files());
         for file in self.graph_files().into_iter().chain(tokenizers) {
             check_inside(file)?;
         }
@@ -493,9 +496,19 @@ impl Manifest {
 }
 
 impl TokenizerConfig {
+    /// Returns the files of the `tokenizers` library.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        [Some(&self.file), self.words.as_ref()].into_iter().flatten().map(PathBuf::as_path)
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.max_length == 0 {
             return Err("`text_encoders.tokenizer.max_length` must not be 0".into());
+        }
+        if self.words.is_some() && self.unk_token.is_none() {
+            return Err(
+                "`text_encoders.tokenizer.words` needs `unk_token`, the token of unknown words".into()
+            );
         }
         match &self.template {
             Some(template) if template.matches("{}").count() != 1 => {

@@ -208,8 +208,8 @@ def english(said: dict[str, str], rng: random.Random) -> str:
     return ", ".join([text, *tail])
 
 
-def vocabulary_text() -> str:
-    """All words that captions are made of, and a few that people add without changing the meaning."""
+def known_words() -> list[str]:
+    """All words and phrases that captions are made of, and a few that people add without changing the meaning."""
     words: list[str] = []
     of_this_world = {v for values in VALUES.values() for v in values}
 
@@ -230,6 +230,7 @@ def vocabulary_text() -> str:
         of_this_world.discard("yes")
     walk(ZH)
     walk(EN)
-    words.append("a an the is are there and in on at of with sitting sits watching looking sunset temple sun moon stars star flower flowers tree trees "
-                 "坐在看着日落看夕阳欣赏正在色的有里中上了时候它们太阳月亮星星树 , . ! ? : ; - ' \" ( ) ， 。 ！ ？ ： ； 、 “ ” （ ） ·")
-    return " ".join(words)
+    words += ("a an the is are there and in on at of with sitting sits watching looking sunset temple sun moon stars star flower flowers tree trees "
+              "坐在 在 看着 看 日落 夕阳 欣赏 正在 着 色 的 有 里 中 上 了 时 时候 它 它们 太阳 月亮 星星 树 花 一 只 静静地 下 "
+              ", . ! ? : ; - ' \" ( ) ， 。 ！ ？ ： ； 、 “ ” （ ） ·").split()
+    return words

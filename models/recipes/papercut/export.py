@@ -1,6 +1,6 @@
 """Exports the checkpoints as a package: python -m papercut.export --out DIR
 
-Writes the ONNX graphs, tokenizer.json and model.toml, then compares every graph with PyTorch on several shapes and
+Writes the ONNX graphs, tokenizer.json, words.json and model.toml, then compares every graph with PyTorch on several shapes and
 checks that decoding and encoding in pieces gives what the whole gives at once.
 """
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .data import add_work
 from .graphs import DecoderGraph, EncoderGraph, TextGraph
 from .host import Package
 from .onnx_files import WeightFile, halve
-from .tokenizer import make_tokenizer
+from .tokenizer import make_tokenizer, make_words
 from .transformer import Transformer
 from .vae import LATENT_CHANNELS
 
@@ -96,6 +96,7 @@ file = "tokenizer.json"
 max_length = 48
 pad_token = "[PAD]"
 unk_token = "[UNK]"
+words = "words.json"
 clean = ["collapse_whitespace", "strip"]
 
 [latents]
@@ -199,6 +200,7 @@ def main() -> None:
     denoiser(net, 256, out)
     text_encoder(text, out)
     make_tokenizer().save(str(out / "tokenizer.json"))
+    make_words().save(str(out / "words.json"))
     provenance = f"Trained from scratch on scenes drawn by models/recipes, no outside data. {vae_note} {net_note}"
     (out / "model.toml").write_text(model_toml(args, provenance))
     check(out, vae, text, net)

@@ -7,7 +7,7 @@ import skia
 
 from papercut import captions, world
 from papercut.stage import Stage
-from papercut.tokenizer import UNK, make_tokenizer
+from papercut.tokenizer import UNK, make_tokenizer, make_words
 from papercut.world import CORE, WIDE, Scene
 
 
@@ -108,16 +108,23 @@ class Captions(unittest.TestCase):
                 self.assertTrue(said[k] == getattr(scene, k) or getattr(scene, k) in values, (k, said, scene))
 
     def test_the_vocabulary_has_every_word_of_every_caption(self):
-        tokenizer, rng = make_tokenizer(), random.Random(1)
+        tokenizer, words, rng = make_tokenizer(), make_words(), random.Random(1)
         for scene in scenes(400):
             for language in captions.LANGUAGES:
                 text, _ = captions.caption(scene, rng, language)
                 self.assertNotIn(UNK, tokenizer.encode(text).ids, text)
+                self.assertNotIn("[UNK]", [words.id_to_token(i) for i in words.encode(text).ids], text)
 
     def test_words_of_things_that_are_not_in_this_world_are_unknown(self):
         tokenizer = make_tokenizer()
         for subject in set(WIDE.subjects) - set(CORE.subjects):
             self.assertEqual(UNK in tokenizer.encode(subject).ids, world.WORLD is CORE)
+
+    def test_words_that_are_only_made_of_known_characters_are_unknown(self):
+        for text, unknown in (("月球上的猫", ["月"]), ("海边", ["海边"] * (world.WORLD is CORE)), ("一只猫坐在窗台上看日落", [])):
+            self.assertNotIn(UNK, make_tokenizer().encode(text).ids, text)
+            found = make_words().encode(text)
+            self.assertEqual([text[a:b] for i, (a, b) in zip(found.ids, found.offsets) if i == 0], unknown)
 
     def test_what_is_said_can_be_said(self):
         rng = random.Random(2)
