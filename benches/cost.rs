@@ -1,6 +1,6 @@
 //! What Latentflow adds to the bare ONNX sessions, measured side by side in one run on the same package.
 //!
-//! `pipelines/bench.sh` runs it and says what the figures mean. Rounds of the three alternate, and the fastest of each counts:
+//! `pipelines/bench.sh` runs it and says what the figures mean. Rounds of all alternate, and the fastest of each counts:
 //! what else the machine does can only make one slower.
 
 use std::collections::HashMap;
@@ -80,11 +80,11 @@ fn child(arguments: &Arguments, what: &str) -> Result<()> {
     let started = Instant::now();
     match what {
         "first-frame" => {
-            let run = Pipeline::new(arguments, 1)?.run()?;
+            let run = Pipeline::new(arguments, 1, NOTHING)?.run()?;
             println!("{}", (run.first_frame - started).as_secs_f64());
         }
         seconds => {
-            Pipeline::new(arguments, seconds.parse()?)?.run()?;
+            Pipeline::new(arguments, seconds.parse()?, NOTHING)?.run()?;
             let status = std::fs::read_to_string("/proc/self/status")?;
             let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
             println!("{}", peak.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0);
@@ -111,24 +111,25 @@ fn measure(arguments: &Arguments) -> Result<()> {
     let rate = model.manifest().video.frame_rate.default;
     let rate = f64::from(rate.numer) / f64::from(rate.denom);
     // Keeps the pipelines' sessions open between rounds.
-    let warm = Pipeline::new(arguments, 1)?;
+    let warm = Pipeline::new(arguments, 1, NOTHING)?;
     warm.run()?;
 
     let bare = Bare::new(&model)?;
     let chunks = chunks_in(&model, (arguments.seconds as f64 * rate).round() as usize);
-    let (mut sessions, mut library, mut pipeline) = (Duration::MAX, Duration::MAX, Duration::MAX);
-    let (mut first_frame_warm, mut frames) = (Duration::MAX, 0);
+    let [mut sessions, mut library, mut pipeline, mut encoded, mut first_frame_warm] = [Duration::MAX; 5];
+    let mut frames = 0;
     for round in 1..=arguments.rounds {
         eprintln!("round {round} of {}", arguments.rounds);
         sessions = sessions.min(bare.run(chunks)?);
         library = library.min(run_library(&model, chunks)?);
-        let run = Pipeline::new(arguments, arguments.seconds)?.run()?;
+        encoded = encoded.min(Pipeline::new(arguments, arguments.seconds, ENCODER)?.run()?.steady);
+        let run = Pipeline::new(arguments, arguments.seconds, NOTHING)?.run()?;
         pipeline = pipeline.min(run.steady);
         first_frame_warm = first_frame_warm.min(run.first_frame - run.started);
         frames = run.steady_frames;
     }
     drop(warm);
-    let fps = frames as f64 / pipeline.as_secs_f64();
+    let fps = |duration: Duration| frames as f64 / duration.as_secs_f64();
     let ratio = |duration: Duration| duration.as_secs_f64() / sessions.as_secs_f64();
     let figures = [
         ("sessions_s", sessions.as_secs_f64()),
@@ -136,8 +137,9 @@ fn measure(arguments: &Arguments) -> Result<()> {
         ("pipeline_s", pipeline.as_secs_f64()),
         ("library_ratio", ratio(library)),
         ("pipeline_ratio", ratio(pipeline)),
-        ("fps", fps),
-        ("realtime_factor", fps / rate),
+        ("fps", fps(pipeline)),
+        ("realtime_factor", fps(pipeline) / rate),
+        ("encoded_realtime_factor", fps(encoded) / rate),
         ("first_frame_cold_s", ask_child(arguments, "first-frame")?),
         ("first_frame_warm_s", first_frame_warm.as_secs_f64()),
         ("peak_rss_mib_10s", ask_child(arguments, "10")?),
@@ -151,7 +153,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
         println!("{}", serde_json::Value::from(object));
     } else {
         println!("{} of {} s, {frames} frames from the second chunk on", model.id(), arguments.seconds);
-        figures.iter().for_each(|(name, value)| println!("{name:<20} {value:>10.3}"));
+        figures.iter().for_each(|(name, value)| println!("{name:<24} {value:>10.3}"));
     }
     Ok(())
 }
@@ -279,23 +281,27 @@ fn run_library(model: &Arc<Model>, chunks: usize) -> Result<Duration> {
     Ok(started.elapsed())
 }
 
-/// `textsrc ! latentdiffuse ! vaedecode ! fakesink`.
+/// What takes the frames.
+const NOTHING: &str = "fakesink";
+const ENCODER: &str = "videoconvert ! video/x-raw,format=I420 ! x264enc ! mp4mux ! fakesink";
+
+/// `textsrc ! latentdiffuse ! vaedecode !` and what takes the frames.
 struct Pipeline {
     pipeline: gst::Pipeline,
-    frames: std::sync::mpsc::Receiver<(Instant, bool)>,
+    frames: std::sync::mpsc::Receiver<Instant>,
     first_chunk: usize,
 }
 
 struct Run {
     started: Instant,
     first_frame: Instant,
-    /// From the end of the first chunk to the end of the last.
+    /// From the end of the first chunk to the end of the stream.
     steady: Duration,
     steady_frames: usize,
 }
 
 impl Pipeline {
-    fn new(arguments: &Arguments, seconds: u64) -> Result<Self> {
+    fn new(arguments: &Arguments, seconds: u64, rest: &str) -> Result<Self> {
         let model = open(arguments)?;
         let m = model.manifest();
         let rate = m.video.frame_rate.default;
@@ -313,22 +319,16 @@ impl Pipeline {
             None => source,
         };
         let make = |name: &str| gst::ElementFactory::make(name).build();
-        let elements = [source.build()?, make("latentdiffuse")?, make("vaedecode")?, make("fakesink")?];
+        let rest = gst::parse::bin_from_description(rest, true)?;
+        let elements = [source.build()?, make("latentdiffuse")?, make("vaedecode")?, rest.upcast()];
         let pipeline = gst::Pipeline::new();
         pipeline.add_many(&elements)?;
         gst::Element::link_many(&elements)?;
         let (sender, frames) = channel();
-        let pad = elements[3].static_pad("sink").ok_or("fakesink has a pad")?;
-        pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-            let told = match &info.data {
-                Some(gst::PadProbeData::Buffer(_)) => sender.send((Instant::now(), true)),
-                Some(gst::PadProbeData::Event(event)) if event.type_() == gst::EventType::Eos => {
-                    sender.send((Instant::now(), false))
-                }
-                _ => Ok(()),
-            };
+        let pad = elements[2].static_pad("src").ok_or("vaedecode has a pad")?;
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
             // Fails only once nobody asks any more.
-            told.map_or(gst::PadProbeReturn::Remove, |()| gst::PadProbeReturn::Ok)
+            sender.send(Instant::now()).map_or(gst::PadProbeReturn::Remove, |()| gst::PadProbeReturn::Ok)
         });
         Ok(Self { pipeline, frames, first_chunk })
     }
@@ -341,15 +341,15 @@ impl Pipeline {
         if let Some(gst::MessageView::Error(error)) = message.as_ref().map(|m| m.view()) {
             return Err(error.error().to_string().into());
         }
-        let times: Vec<_> = self.frames.try_iter().collect();
-        let frames: Vec<Instant> = times.iter().filter(|(_, frame)| *frame).map(|(time, _)| *time).collect();
+        let ended = Instant::now();
+        let frames: Vec<Instant> = self.frames.try_iter().collect();
         if frames.len() <= self.first_chunk {
             return Err(format!("the pipeline gave {} frames", frames.len()).into());
         }
         Ok(Run {
             started,
             first_frame: frames[0],
-            steady: frames[frames.len() - 1] - frames[self.first_chunk - 1],
+            steady: ended - frames[self.first_chunk - 1],
             steady_frames: frames.len() - self.first_chunk,
         })
     }
