@@ -9,13 +9,17 @@ PAD, UNK, BOS = 0, 1, 2
 MAX_LENGTH = 48
 
 
+def vocabulary(normalizer, splitter) -> list[str]:
+    """The known words, normalised and split."""
+    return sorted({w for w, _ in splitter.pre_tokenize_str(normalizer.normalize_str(" ".join(known_words())))})
+
+
 def make_tokenizer() -> Tokenizer:
     specials = ["[PAD]", "[UNK]", "[BOS]"]
     normalizer = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=True)
     splitter = pre_tokenizers.BertPreTokenizer()
-    words = sorted({w for w, _ in splitter.pre_tokenize_str(normalizer.normalize_str(" ".join(known_words())))})
-    vocabulary = {w: i for i, w in enumerate(specials + words)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    words = vocabulary(normalizer, splitter)
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(specials + words)}, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     tokenizer.add_special_tokens(specials)
     tokenizer.post_processor = processors.TemplateProcessing(single="[BOS] $A", special_tokens=[("[BOS]", BOS)])
@@ -25,7 +29,7 @@ def make_tokenizer() -> Tokenizer:
 def make_words() -> Tokenizer:
     """Splits a text into as few known words as it can, so that `月球` is not taken for known where its characters are, from `月光` and `皮球`."""
     normalizer, splitter = normalizers.Lowercase(), pre_tokenizers.BertPreTokenizer()
-    words = sorted({w for w, _ in splitter.pre_tokenize_str(normalizer.normalize_str(" ".join(known_words())))})
+    words = vocabulary(normalizer, splitter)
     tokenizer = Tokenizer(models.Unigram([("[UNK]", 0.), *((w, -1.) for w in words)], unk_id=0))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     return tokenizer

@@ -20,7 +20,7 @@ COLORS = {
     "green": (64, 178, 74), "blue": (44, 108, 230), "purple": (144, 72, 204), "pink": (250, 134, 182),
     "brown": (140, 84, 46), "black": (46, 44, 54), "white": (248, 246, 240), "grey": (144, 150, 162),
 }
-NATURAL = {  # usual colours, the first ones more often; these alone go without saying
+NATURAL = {  # usual colours, the first ones more often; the very first goes without saying
     "none": ("none",), "cat": ("orange", "orange", "orange", "grey", "white"), "dog": ("brown", "brown", "brown", "white", "black"),
     "butterfly": ("orange", "orange", "purple", "blue"), "bird": ("blue", "blue", "red"), "fish": ("orange", "orange", "yellow"),
     "drone": ("white", "white", "red"), "ball": ("red", "red", "blue"), "car": ("red", "red", "blue"), "person": ("blue", "red", "yellow"),
