@@ -42,7 +42,7 @@ def _render(job) -> tuple:
     scene = Scene.sample(rng)
     while moving is not None and not (scene.moving and scene.camera.startswith(moving)):
         scene = Scene.sample(rng)
-    start = rng.uniform(0, latest)
+    start = rng.uniform(0, latest) if rng.random() < .5 else 0.  # half of them begin as videos do
     mask = subject_masks(scene, width // 16, height // 16, frames, start) if masked else None
     return index, scene, scene.render(width, height, frames, start=start), mask
 

@@ -11,6 +11,7 @@ from .subjects import draw_subject
 from .world import COLORS, WALKERS
 
 FEET = .385  # y on which a subject stands
+POSES = {"bird": 1.2, "ball": 1.2}  # the phase of their movement at the start, where 0 shows them badly: wings are up, a ball is in the air
 
 
 def paint_scene(scene, canvas: skia.Canvas, width: int, height: int, t: float) -> None:
@@ -46,19 +47,18 @@ def _subjects(stage: Stage, shadows: bool) -> None:
 
 def _subject(stage: Stage, shadows: bool) -> None:
     s, t = stage.scene, stage.t
-    phase = stage.r(9, 0, 0, 0, 6.283)
+    phase = POSES.get(s.subject, 0.)
     stands = s.subject in WALKERS
     room = min(1., max(0., (stage.half_w - .38) / .42))
-    # The sun is on the right, so that who stays rather stands on the left of the middle.
-    x = room * stage.r(9, 0, 1, -.10, .10) if s.direction != "none" else room * stage.r(9, 0, 1, -.26, .04)
-    y = FEET + stage.r(9, 0, 2, -.015, .02) if stands else stage.r(9, 0, 2, -.06, .03)
+    # All scenes begin with the same place and pose.  The sun is on the right, so that who stays stands on the left of the middle.
+    x, y = (-.10 * room if s.direction == "none" else 0.), (FEET if stands else -.015)
     if s.travels:
         x += stage.x + .04 * math.sin(.8 * t + phase)
     if not stands:
         y += .035 * math.sin(1.9 * t + phase)
     if s.subject == "butterfly" and s.direction == "none":
         x += .07 * math.sin(1.1 * t + 2 * phase)
-    size = stage.r(9, 0, 4, .96, 1.06)
+    size = 1.01
     if s.direction in ("towards", "away"):
         near = 1 - math.exp(-t / 3)
         size *= .5 + .6 * (near if s.direction == "towards" else 1 - near)

@@ -24,9 +24,9 @@ from .data import add_work, cores, encoder_input, render_with_masks, renderers, 
 POOLS = {
     "sequences": (.14, 256, 160, 57, 3.),
     "clips-wide": (.48, 256, 160, 17, 3.), "clips-square": (.05, 192, 192, 17, 3.), "clips-tall": (.04, 160, 256, 17, 3.), "clips-long": (.04, 320, 160, 17, 3.),
-    "images-wide": (.15, 256, 160, 1, 5.), "images-square": (.02, 192, 192, 1, 5.), "images-tall": (.02, 160, 256, 1, 5.), "images-long": (.02, 320, 160, 1, 5.),
-    "images-wide-large": (.015, 320, 192, 1, 5.), "images-square-large": (.01, 256, 256, 1, 5.),
-    "images-tall-large": (.01, 192, 320, 1, 5.), "images-long-large": (.01, 384, 192, 1, 5.),
+    "images-wide": (.15, 256, 160, 1, 0.), "images-square": (.02, 192, 192, 1, 0.), "images-tall": (.02, 160, 256, 1, 0.), "images-long": (.02, 320, 160, 1, 0.),
+    "images-wide-large": (.015, 320, 192, 1, 0.), "images-square-large": (.01, 256, 256, 1, 0.),
+    "images-tall-large": (.01, 192, 320, 1, 0.), "images-long-large": (.01, 384, 192, 1, 0.),
 }
 FIRST_SEED = 1 << 40  # far from the seeds of the autoencoder's clips
 AT_ONCE = 8               # frames that are encoded together

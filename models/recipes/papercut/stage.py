@@ -42,20 +42,20 @@ class Stage:
         return options[int(self.r(layer, cell, k, 0, len(options)))]
 
     def camera(self) -> tuple[float, float, float, float]:
-        """The camera's way along x and y, its zoom, and the way of an orbit, at this time."""
+        """The camera's way along x and y, its zoom, and the way of an orbit, at this time.  Every move begins with what a still camera
+        sees, so that a first picture is the same for all; moves that must end settle after some five seconds."""
         s, t = self.scene, self.t
-        ease = 1 - math.exp(-t / 4)
+        ease = 1 - math.exp(-t / 2)
         x, y, zoom, orbit = 0., 0., 1., 0.
         if s.travels:
             x = t * SPEEDS[s.action] * (-1 if s.direction == "left" else 1)
         elif s.camera.startswith("pan"):
-            # Past a place alone the camera travels on for ever; past a subject it slows down, so that this stays in view.
-            x = (.24 * t if s.subject == "none" else .85 * min(1., self.half_w / .8) * (ease - .42)) * (-1 if s.camera == "pan left" else 1)
+            # Past a place alone the camera travels on for ever; past a subject it stops before that is out of view.
+            x = (.24 * t if s.subject == "none" else .45 * min(1., self.half_w / .8) * ease) * (-1 if s.camera == "pan left" else 1)
         if s.camera.startswith("zoom"):
-            soon = 1 - math.exp(-t / 2.2)
-            zoom = 1 + .42 * (soon if s.camera == "zoom in" else 1 - soon)
+            zoom = 1.6 ** (ease if s.camera == "zoom in" else -ease)
         elif s.camera.startswith("tilt"):
-            y = .34 * (ease - .42) * (-1 if s.camera == "tilt up" else 1)
+            y = .2 * ease * (-1 if s.camera == "tilt up" else 1)
         elif s.camera == "orbit":
             orbit = .34 * t
         return x, y, zoom, orbit

@@ -51,6 +51,19 @@ class Drawing(unittest.TestCase):
             covered = there.subject_mask(128, 80, 0., 1) > .5
             self.assertGreater((change & covered).sum() / covered.sum(), .6, scene)
 
+    def test_a_subject_begins_in_the_same_place_and_pose_whatever_the_seed(self):
+        for scene in scenes(12):
+            np.testing.assert_array_equal(scene.subject_mask(32, 20, 0.), scene.with_(seed=scene.seed + 1).subject_mask(32, 20, 0.))
+
+    def test_every_move_of_the_camera_begins_with_what_a_still_one_sees(self):
+        still = Scene("cat", "garden", "day", "orange", "sit", "none", "static", "clear", 4)
+        for camera in WIDE.cameras:
+            moved = still.with_(camera=camera)
+            np.testing.assert_array_equal(moved.render(64, 40, 1), still.render(64, 40, 1), camera)
+            if camera != "static":
+                change = np.abs(moved.render(64, 40, 1, start=.5).astype(int) - still.render(64, 40, 1, start=.5)).mean()
+                self.assertGreater(change, 4, camera)
+
     def test_layers_move_by_their_depth_under_a_pan(self):
         scene = Scene("none", "garden", "day", "none", "none", "none", "pan right", "clear", 1)
         a, b = (Stage(scene, skia.Surface(8, 8).getCanvas(), 256, 160, t) for t in (0., 1.))
