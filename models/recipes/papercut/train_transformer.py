@@ -29,8 +29,8 @@ from .transformer import CHUNK, Transformer
 from .world import WORLD, Scene
 
 KINDS = ("images", "clips", "sequences")
-SUBJECT_WEIGHT = 5.  # what an error on a subject counts more than elsewhere
-ODDS = {"pan": 3, "zoom": 2, "travel": 1, "still": 4}  # how often clips of a kind are drawn, so that there are as many of each
+SUBJECT_WEIGHT = {"images": 5., "clips": 2., "sequences": 2.}  # what an error on a subject counts more than elsewhere; where all moves, less: a background that stands still is seen as well
+ODDS = {"pan": 6, "zoom": 4, "travel": 1, "still": 2}  # how often clips of a kind are drawn
 NOISY_PAST = .1  # the most noise that drafts get used to in what they follow on
 DRAFT_WEIGHT = .2  # what the draft's own error counts
 DRAFT_FRAMES = 80  # latent frames a process and step while drafts are trained alone
@@ -84,8 +84,8 @@ class Latents:
 
     def draw(self, rng: random.Random, kind: str, count: int, frames: int):
         """`count` frames' worth of a kind: latents [n, C, frames, h, w], masks [n, frames, h, w] in 0..1, the frames' numbers, scenes.
-        Long sequences may leave a gap after the first chunk.  The first frames of clips are images too."""
-        weights = {n: w for n, w in (shares("images") | {n: w / 17 for n, w in shares("clips").items()} if kind == "images" else shares(kind)).items() if n in self.pools}
+        Long sequences may leave a gap after the first chunk."""
+        weights = {n: w for n, w in shares(kind).items() if n in self.pools}
         z, masks, scenes, sums = self.pools[rng.choices(list(weights), list(weights.values()))[0]]
         n = max(1, round(count * 160 / (frames * z.shape[3] * z.shape[4])))
         rows = rng.choices(range(len(z)), cum_weights=sums, k=n)
@@ -104,15 +104,18 @@ def chunks_of(frames: int, rng: random.Random) -> torch.Tensor:
 
 def noise_levels(n: int, chunk: torch.Tensor, shift: float) -> torch.Tensor:
     """sigma [n, frames] for frames of the chunks [frames].  Frames of a chunk share a level, or some of them are clean; in every
-    sequence at least one frame is noisy."""
+    sequence at least one frame is noisy.  A first frame that others follow on is clean: first frames are learned from images, which
+    show how scenes begin."""
     frames = len(chunk)
     chunks = int(chunk[-1]) + 1
     s = torch.sigmoid(torch.randn(n, chunks))
     s = shift * s / (1 + (shift - 1) * s)
     s = torch.where(torch.rand(n, chunks) < .1, 1., s)
-    noisy = torch.randint(0, chunks, (n,))
+    follows = int(chunks > 1 and int(chunk[1]) == 1)
+    noisy = torch.randint(follows, chunks, (n,))
     if chunks > 1:
         clean = torch.rand(n, chunks) < .7
+        clean[:, :follows] = True
         clean[torch.arange(n), noisy] = False
         s = torch.where(clean, torch.where(torch.rand(n, chunks) < .5, 0., .1 * torch.rand(n, chunks)), s)
     sigma = s[:, chunk]
@@ -140,13 +143,15 @@ def guess(net: Transformer, x0: torch.Tensor, gist: torch.Tensor, chunk: torch.T
 
 
 def draft_loss(draft, x0: torch.Tensor, subject: torch.Tensor, chunk: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """How unlikely the frames x0 [n, C, T, h, w] that follow on others are by their draft, and its mean square error; subject [n, T, h, w].
+    """How unlikely the frames x0 [n, C, T, h, w] are by their draft, and its mean square error, of single frames and of those that follow
+    on others (what clips begin with is no scene's beginning); subject [n, T, h, w].
     Each term counts by the root of its variance, so that what is hard to tell is learned as well (beta-NLL, arXiv:2203.09168)."""
-    later = chunk > 0
-    mean, log_variance = (y[:, later] for y in draft)
-    error = (x0.transpose(1, 2)[:, later] - mean).square()
+    alone = not int(chunk[-1])
+    mean, log_variance = (y[:, (chunk > 0) | alone] for y in draft)
+    error = (x0.transpose(1, 2)[:, (chunk > 0) | alone] - mean).square()
     unlikely = (log_variance + error * (-log_variance).exp()) * (.5 * log_variance.detach()).exp()
-    return .5 * (unlikely * (1 + SUBJECT_WEIGHT * subject[:, later, None])).mean(), error.mean()
+    weight = 1 + SUBJECT_WEIGHT["images" if alone else "clips"] * subject[:, (chunk > 0) | alone, None]
+    return .5 * (unlikely * weight).mean(), error.mean()
 
 
 def tokens(tokenizer, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,27 +194,29 @@ def kind_of_step(it: int, progress: float) -> tuple[str, torch.Tensor]:
     if progress < .4:
         kind = "images" if x < .75 else "clips"
     else:
-        kind = "images" if x < .5 else "clips" if x < .85 else "sequences"
+        kind = "images" if x < .55 else "clips" if x < .9 else "sequences"
     frames = 1 if kind == "images" else dice.choice((3, 5, 5)) if kind == "clips" else dice.choice((6, 9, 12, 15))
     return kind, chunks_of(frames, dice)
 
 
 def is_matrix(name: str, p: torch.Tensor) -> bool:
     """Whether Muon updates this parameter: what maps features to features."""
-    inside = any(k in name for k in (".blocks.", ".layers.", ".before.", ".after.", "draft.a.", "draft.b.", "said", "pooled", "time", "inp", "out"))
+    inside = any(k in name for k in (".blocks.", ".layers.", ".before.", ".after.", "draft.a.", "draft.b.", "draft.look.", "draft.weigh.", "draft.move.", "beginning.a.", "said", "pooled", "time", "inp", "out"))
     return inside and not any(k in name for k in ("table", "kinds", "scale", "level", "local"))
 
 
 def train_drafts(rank: int, workers: int, args, data: Latents, both: torch.nn.ModuleDict, tokenizer, seed: int, say) -> None:
-    """Trains drafts alone, on clean clips: many more of them than the whole network sees in the same time."""
+    """Trains drafts alone, on images and clean clips in turn: many more of them than the whole network sees in the same time."""
     device, text, net = parallel.device(), both["text"], both["net"]
-    opt = MuonAdam(net.draft.named_parameters(), args.lr, lambda name, p: name.startswith(("a.", "b.", "said")), adam_scale=.4)
-    start, it, mean_error = time.time(), 0, 0.
+    drafts = torch.nn.ModuleList([net.draft, net.beginning])
+    opt = MuonAdam(drafts.named_parameters(), args.lr, lambda name, p: is_matrix(f"draft{name[1:]}", p), adam_scale=.4)
+    start, it, errors = time.time(), 0, {}
     while parallel.agree((done := (time.time() - start) / (60 * args.draft_minutes)) < 1):
         rng = random.Random(f"draft {seed} {it} {rank}")
-        x0, subject, times, scenes = data.draw(rng, "clips", DRAFT_FRAMES, 5)
+        kind, frames = (("clips", 5), ("images", 1))[it % 2]
+        x0, subject, times, scenes = data.draw(rng, kind, DRAFT_FRAMES, frames)
         texts, _ = captions_of(scenes, rng, .12)
-        x0, chunk = x0.to(device), chunks_of(5, rng).to(device)
+        x0, chunk = x0.to(device), chunks_of(frames, rng).to(device)
         with parallel.autocast():
             with torch.no_grad():
                 embeds, _ = text(*(x.to(device) for x in tokens(tokenizer, texts)))
@@ -218,12 +225,12 @@ def train_drafts(rank: int, workers: int, args, data: Latents, both: torch.nn.Mo
             g["lr"] = args.lr * min(1., (it + 1) / 20, max(.02, (1 - done) / .6))
         opt.zero_grad(set_to_none=True)
         loss.backward()
-        parallel.average_gradients(net.draft.parameters(), workers)
+        parallel.average_gradients(drafts.parameters(), workers)
         opt.step()
         it += 1
-        mean_error += (error.item() - mean_error) * max(.02, 1 / it)
+        errors[kind] = .96 * errors.get(kind, error.item()) + .04 * error.item()
         if it % 50 == 0:
-            say(f"drafts {it} {time.time() - start:.0f}s error {mean_error:.3f}")
+            say(f"drafts {it} {time.time() - start:.0f}s error " + " ".join(f"{k} {v:.3f}" for k, v in errors.items()))
 
 
 def train(rank: int, workers: int, args) -> None:
@@ -292,8 +299,8 @@ def train(rank: int, workers: int, args) -> None:
             say(f"captions {i + 1} {time.time() - start:.0f}s loss {loss.item():.3f} right {right:.3f}")
     if args.draft_minutes:
         train_drafts(rank, workers, args, data, both, tokenizer, it, say)
-        average |= {k: v.clone() for k, v in both.state_dict().items() if k.startswith("net.draft.")}
-    for module in (text, net.draft) if args.frozen else ():
+        average |= {k: v.clone() for k, v in both.state_dict().items() if k.startswith(("net.draft.", "net.beginning."))}
+    for module in (text, net.draft, net.beginning) if args.frozen else ():
         module.requires_grad_(False)
     start = last = time.time()
     warm_from = first = it
@@ -318,14 +325,17 @@ def train(rank: int, workers: int, args) -> None:
                 # share of its own difference to add is 1 - 1/scale: that is the fixed point, and less than 1 keeps it stable.
                 with torch.no_grad():
                     nothing, nothing_mask = (y.expand(n, *y.shape[1:]) for y in text(*(y.to(device) for y in tokens(tokenizer, [""]))))
-                    apart = net(x, 1000 * sigma, embeds, mask, empty, empty, chunk, known)[0] - net(x, 1000 * sigma, nothing, nothing_mask, empty, empty, chunk, known)[0]
+                    # A scene's beginning has another draft if nothing is said; of what follows movement must not be exaggerated.
+                    begins = (chunk == 0)[:, None, None, None]
+                    unsaid = [torch.where(begins, a, b) for a, b in zip(guess(net, x0, nothing[:, 0], chunk, times), known)]
+                    apart = net(x, 1000 * sigma, embeds, mask, empty, empty, chunk, known)[0] - net(x, 1000 * sigma, nothing, nothing_mask, empty, empty, chunk, unsaid)[0]
                     told = (said_mask.sum(1) > 1).float()[:, None, None, None, None]
                     target = target + told * (1 - 1 / args.scale) * apart.float()
             v, _, _ = net(x, 1000 * sigma, embeds, mask, empty, empty, chunk, known)
             told_loss, right = text.attribute_loss(embeds, wanted)
-        weight = (sigma > .04).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT * subject[:, None])
+        weight = (sigma > .04).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT[kind] * subject[:, None])
         error, change = weighted_errors((v.float() - target) * channel_weight.sqrt(), weight, sigma)
-        guessing = draft_loss(draft, x0, subject, chunk)[0] if int(chunk[-1]) else 0.  # without a gradient where it is frozen
+        guessing = draft_loss(draft, x0, subject, chunk)[0]  # without a gradient where it is frozen
         update(error + CHANGE_WEIGHT * change + .1 * told_loss + DRAFT_WEIGHT * guessing, progress, min(1., (it - warm_from + 1) / 40))
         if it % 5 == 0 or device.type == "cpu":
             name = kind + "*" * bake

@@ -13,8 +13,9 @@ The convolutions see the frame before as well, place by place, for what moves, m
 the camera.  What they saw of a frame is cached as if it were keys and values of one more layer each.
 
 A draft of every chunk, by a few convolutions of its own, tells where what was there is going: from the last two frames before
-the chunk and the prompt's gist it guesses each latent, as a mean m and a variance V.  What is left to the transformer is how the
-truth differs.  Without a past, m = 0 and V = 1, which is what latents are at large.
+the chunk and the prompt's gist it guesses each latent, as a mean m and a variance V.  Where a scene begins, another small network
+tells from the prompt and the place in the frame what is to be seen there.  What is left to the transformer is how the truth differs.
+Behind a gap, m = 0 and V = 1, which is what latents are at large.
 
 Inside, the network's raw output f is scaled so that it has unit variance at every noise level: with y = x - (1-sigma)*m and
 D = (1-sigma)^2*V + sigma^2, velocity = (sigma - (1-sigma)*V) / D * y - m - f * sqrt(V / D), the preconditioning of EDM
@@ -144,9 +145,10 @@ class Local(nn.Module):
 class Draft(nn.Module):
     """Guesses the frames of a chunk from the two before it and the prompt's gist.
 
-    What the prompt does to the features is a linear function of the place in the frame, as the way of things under a zoom is."""
+    What the prompt does to the features is a linear function of the place in the frame, as the way of things under a zoom is.
+    In the end these features weigh what filters see in the two frames: to move a picture is linear in it, how far is what is to be told."""
 
-    def __init__(self, channels: int, text: int, width: int = 128, blocks: int = 3):
+    def __init__(self, channels: int, text: int, width: int = 128, blocks: int = 3, filters: int = 256):
         super().__init__()
         self.channels = channels
         self.enter = nn.Conv2d(2 * (channels + 1) + POSITIONS, width, 3, padding=1)
@@ -154,7 +156,9 @@ class Draft(nn.Module):
         self.b = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks)])
         self.said = nn.Linear(text, 3 * 2 * width * blocks)
         self.leave = nn.Conv2d(width, CHUNK * 2 * channels, 3, padding=1)
-        for m in (*self.b, self.leave):
+        self.look, self.weigh = nn.Conv2d(2 * (channels + 1), filters, 3, padding=1), nn.Conv2d(width, filters, 1)
+        self.move = nn.Conv2d(filters, CHUNK * channels, 1)
+        for m in (*self.b, self.leave, self.move):
             nn.init.zeros_(m.weight)
             nn.init.zeros_(m.bias)
 
@@ -168,9 +172,38 @@ class Draft(nn.Module):
         for first, second, of_block in zip(self.a, self.b, said.chunk(len(self.a), 1)):
             scale, shift = of_block.chunk(2, 1)
             x = x + second(F.gelu(first(F.gelu(x)) * (1 + scale) + shift))
-        change, log_variance = self.leave(F.gelu(x)).reshape(b, CHUNK, 2 * self.channels, h, w).chunk(2, 2)
+        x = F.gelu(x)
+        change, log_variance = self.leave(x).reshape(b, CHUNK, 2 * self.channels, h, w).chunk(2, 2)
+        change = change + self.move(self.look(known) * self.weigh(x)).reshape(change.shape)
         last, is_known = known[:, None, self.channels + 1:-1], known[:, None, -1:]
         return last + change * is_known, (log_variance - 1).clamp(-4., .5) * is_known
+
+
+class Beginning(nn.Module):
+    """Guesses the first frame of a scene from the prompt's gist, each place for itself: a network of coordinates (CPPN), whose
+    features the prompt scales and shifts by a linear function of the place."""
+
+    def __init__(self, channels: int, text: int, width: int = 256, layers: int = 3):
+        super().__init__()
+        self.enter = nn.Linear(POSITIONS + 4, width)
+        self.a = nn.ModuleList([nn.Linear(width, width) for _ in range(layers)])
+        self.said = nn.Linear(text, 3 * 2 * width * layers)
+        self.leave = nn.Linear(width, 2 * channels)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+
+    def forward(self, gist, coordinates, positions):
+        """gist [B, text], coordinates [2, h, w] and positions [POSITIONS, h, w] -> mean and logarithm of the variance, both [B, channels, h, w]."""
+        _, h, w = coordinates.shape
+        fine = 8 * math.pi * coordinates
+        x = self.enter(torch.cat([positions, fine.sin(), fine.cos()]).flatten(1).T)
+        places = torch.cat([torch.ones_like(coordinates[:1]), coordinates]).flatten(1)
+        said = (self.said(gist).reshape(len(gist), -1, 3) @ places).transpose(1, 2)
+        for layer, of_layer in zip(self.a, said.chunk(len(self.a), -1)):
+            scale, shift = of_layer.chunk(2, -1)
+            x = x + layer(F.gelu(x * (1 + scale) + shift))
+        mean, log_variance = self.leave(F.gelu(x)).transpose(1, 2).reshape(len(gist), -1, h, w).chunk(2, 1)
+        return mean, log_variance.clamp(-4., .5)
 
 
 class Transformer(nn.Module):
@@ -179,7 +212,7 @@ class Transformer(nn.Module):
         super().__init__()
         heads = d // 64
         self.d, self.n_caches, self.channels, self.head_dim = d, before + layers + after + 1, channels, d // heads
-        self.draft = Draft(channels, text)
+        self.draft, self.beginning = Draft(channels, text), Beginning(channels, text)
         self.enter = nn.Conv2d(channels + POSITIONS + 3 * channels, width, 3, padding=1)
         self.before = nn.ModuleList([Local(width, d) for _ in range(before)])
         self.inp, self.out = nn.Linear(4 * width, d), nn.Linear(d, 4 * width)
@@ -220,9 +253,14 @@ class Transformer(nn.Module):
         a = torch.cat([flat, y[:, None] + flat[..., :1], x[None] + flat[..., :1]], -1).reshape(rows * columns, 1, -1)
         return torch.cat([a.cos(), a.cos()], -1), torch.cat([-a.sin(), a.sin()], -1)
 
-    def drafts(self, before, gist, frames: int):
-        """Mean and logarithm of the variance of the `frames` that follow on two others, [B, frames, C, h, w] each;
-        before [B, 2*(C + 1), h, w] as Draft takes it."""
+    def begin(self, gist, like):
+        """Mean and logarithm of the variance of a scene's first frame, [B, 1, C, h, w] each; like [..., h, w]."""
+        coordinates = self.coordinates(*like.shape[-2:], like)
+        return [x[:, None] for x in self.beginning(gist, coordinates, self.positions(coordinates))]
+
+    def follow(self, before, gist, frames: int):
+        """The same of the `frames` that follow on two others, [B, frames, C, h, w] each, and zeros where there are none; before
+        [B, 2*(C + 1), h, w] as Draft takes it."""
         coordinates = self.coordinates(*before.shape[2:], before)
         mean, log_variance = self.draft(before, gist, coordinates, self.positions(coordinates))
         ahead = torch.arange(frames, device=before.device).clamp(max=CHUNK - 1)
@@ -235,8 +273,10 @@ class Transformer(nn.Module):
         known = F.pad(known, (0, 0, 0, 0, 0, 0, 2, 0))  # two frames that nothing is known of
         lengths, first, out = frame_chunks.unique_consecutive(return_counts=True)[1].tolist(), 0, []
         for n in lengths:
-            if first and times[first] == times[first - 1] + 1:
-                out.append(self.drafts(known[:, first:first + 2].flatten(1, 2), gist, n))
+            if not first:
+                out.append([x.expand(-1, n, -1, -1, -1) for x in self.begin(gist, latents)])
+            elif times[first] == times[first - 1] + 1:
+                out.append(self.follow(known[:, first:first + 2].flatten(1, 2), gist, n))
             else:
                 out.append([torch.zeros_like(latents[:, :, :n]).transpose(1, 2)] * 2)
             first += n
@@ -273,7 +313,9 @@ class Transformer(nn.Module):
         kept = keep(known, b, n, self.d)
         if draft is None:
             before = newest(2, kept, past_key[-1], past_value[-1], c + 1, rows, columns)
-            draft = self.drafts(before.reshape(b, 2 * (c + 1), h, w), prompt_embeds[:, 0], t)
+            before = before.reshape(b, 2 * (c + 1), h, w)
+            unknown = 1 - before[:, None, -1:]
+            draft = [x + unknown * y for x, y in zip(self.follow(before, prompt_embeds[:, 0], t), self.begin(prompt_embeds[:, 0], latents))]
         mean, variance = draft[0], draft[1].exp()
         s = sigma[..., None, None, None]
         rest, spread = frames - (1 - s) * mean, torch.rsqrt((1 - s).square() * variance + s.square())

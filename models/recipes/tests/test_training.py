@@ -76,6 +76,15 @@ class NoiseLevels(unittest.TestCase):
                     given |= {i for i, s in enumerate(row) if s == 0}
         self.assertEqual(given, set(range(CHUNK)))
 
+    def test_a_first_frame_that_others_follow_on_is_clean_or_nearly(self):
+        torch.manual_seed(0)
+        for lengths in ((1, 2), (1, 2, 3, 3)):
+            chunk = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+            sigma = noise_levels(256, chunk, 3.)
+            self.assertLessEqual(sigma[:, 0].max(), .1)
+            self.assertTrue((sigma[:, 1:] > .1).any(1).float().mean() > .9)
+        self.assertGreater(noise_levels(256, torch.tensor([0]), 3.).min(), 0.)
+
     def test_free_frames_of_a_chunk_share_a_level(self):
         torch.manual_seed(0)
         chunk = torch.tensor([0, 1, 1, 1, 2])
@@ -172,11 +181,23 @@ class Drafts(unittest.TestCase):
         with torch.no_grad():
             return self.net.drafts_of_chunks(x, self.gist, self.chunk, torch.tensor(times))
 
-    def test_without_a_past_nothing_is_guessed(self):
+    def test_a_beginning_is_guessed_from_the_prompt_alone(self):
         mean, log_variance = self.drafts(self.x, [0, 1, 2, 3, 4, 5, 6])
-        self.assertEqual(mean[:, 0].abs().max(), 0)
-        self.assertEqual(log_variance[:, 0].abs().max(), 0)  # of its logarithm: a variance of 1
-        self.assertTrue((log_variance[:, 1:].abs() > 0).all())
+        same = self.drafts(torch.randn_like(self.x), [0, 1, 2, 3, 4, 5, 6])[0]
+        self.assertTrue(torch.equal(mean[:, 0], same[:, 0]))
+        self.assertFalse(torch.equal(mean[0, 0], mean[1, 0]))  # two prompts
+        self.assertTrue((log_variance.abs() > 0).all())
+
+    def test_training_and_a_stream_get_the_same_drafts(self):
+        """What the network does by itself, chunk after chunk, it does with the drafts of all chunks at once."""
+        net, chunk, times = self.net, torch.tensor([0, 1, 1]), torch.arange(3)
+        x, prompt, mask = self.x[:, :, :3], self.gist[:, None], torch.ones(2, 1)
+        empty = torch.zeros(net.n_caches, 2, 0, 12, net.d)
+        with torch.no_grad():
+            whole = net(x, torch.zeros(2, 3), prompt, mask, empty, empty, chunk, net.drafts_of_chunks(x, self.gist, chunk, times))[0]
+            first, keys, values = net(x[:, :, :1], torch.zeros(2, 1), prompt, mask, empty, empty)
+            then = net(x[:, :, 1:], torch.zeros(2, 2), prompt, mask, keys, values)[0]
+        torch.testing.assert_close(torch.cat([first, then], 2), whole, rtol=1e-3, atol=1e-3)
 
     def test_no_draft_reaches_over_a_gap(self):
         mean, log_variance = self.drafts(self.x, [0, 1, 2, 7, 8, 9, 10])
