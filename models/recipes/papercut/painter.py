@@ -53,11 +53,11 @@ def _subject(stage: Stage, shadows: bool) -> None:
     # All scenes begin with the same place and pose.  The sun is on the right, so that who stays stands on the left of the middle.
     x, y = (-.10 * room if s.direction == "none" else 0.), (FEET if stands else -.015)
     if s.travels:
-        x += stage.x + .04 * math.sin(.8 * t + phase)
+        x += stage.x + .04 * math.sin(.5 * math.pi * t + phase)
     if not stands:
-        y += .035 * math.sin(1.9 * t + phase)
+        y += .035 * math.sin(math.pi * t + phase)
     if s.subject == "butterfly" and s.direction == "none":
-        x += .07 * math.sin(1.1 * t + 2 * phase)
+        x += .07 * math.sin(.5 * math.pi * t + 2 * phase)
     size = 1.01
     if s.direction in ("towards", "away"):
         near = 1 - math.exp(-t / 3)

@@ -19,7 +19,7 @@ def sky(st: Stage) -> None:
     st.enter(.03 if not under else .1)
     if under:
         for k in range(2):
-            x = -.45 + .75 * k + st.r(0, 0, k, -.08, .08) + .03 * math.sin(.7 * st.t + k)
+            x = -.45 + .75 * k + st.r(0, 0, k, -.08, .08) + .03 * math.sin(.25 * math.pi * st.t + k)
             pen.polygon([(x, -1.2), (x + .2, -1.2), (x - .02, .7), (x - .40, .7)], (235, 255, 255), .15 if time != "night" else .07)
     else:
         x, up = st.half_w * st.r(0, 0, 0, .36, .50), -st.drop
@@ -189,7 +189,7 @@ def underwater_front(st: Stage) -> None:
         x = .62 * k + st.r(3, k, 0, -.12, .12)
         color = st.light(st.choice(3, k, 5, ((54, 164, 88), (54, 164, 88), (228, 92, 120))), .8)
         for i in (0, 1):
-            sway = .04 * math.sin(1.5 * st.t + k + i)
+            sway = .04 * math.sin(.5 * math.pi * st.t + k + i)
             st.pen.ribbon(x + i * .085, .54, st.r(3, k, 1 + i, .22, .34), .036, sway, color)
     st.leave()
     bubbles(st)
@@ -245,7 +245,7 @@ def seaside(st: Stage) -> None:
     for layer, p, y, color in ((2, .5, .06, (70, 166, 220)), (3, .7, .12, (136, 206, 232))):
         lo, hi = st.enter(p)
         lo, n = math.floor(lo / .2) * .2, math.ceil((hi - math.floor(lo / .2) * .2) / .1)
-        way = .05 * math.sin(1.2 * st.t + layer)
+        way = .05 * math.sin(.5 * math.pi * st.t + layer)
         crest = [(lo - .2 + .1 * i + way, y + .02 * (i % 2)) for i in range(n + 5)]
         st.pen.cut([*crest, (crest[-1][0], 2), (crest[0][0], 2)], st.light(color))
         st.leave()

@@ -11,7 +11,7 @@ import math
 
 from .shapes import Pen, mix
 
-SPEEDS = {"run": .66, "walk": .36, "fly": .52, "swim": .46, "roll": .50, "drive": .74}  # units a second, camera following
+SPEEDS = {"run": .66, "walk": .36, "fly": .52, "swim": .46, "roll": .54, "drive": .74}  # units a second, camera following
 
 
 def hashed(seed: int, layer: int, cell: int, k: int) -> float:

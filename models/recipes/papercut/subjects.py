@@ -1,5 +1,8 @@
 """The subjects, drawn facing right, in units (see world.py): walkers stand on y = 0, flyers are centred on the origin.
 
+All they do on one spot is a loop of half a second, as long as three latent frames, or of a few times that, so that a movie of any length goes on as it
+began: steps and wings take half a second, what bounces a whole one, what sways or looks around two or four.
+
 Each subject is a list of parts from back to front.  All parts are first drawn a little larger in the colour of the rim
 (dark, at night pale), then in their own, so that a subject has one outline around the whole and stands out from any place.
 """
@@ -86,8 +89,8 @@ def cat_face(parts: Parts, x, y, light) -> None:
 
 
 def sitting(parts: Parts, cat: bool, t, phase, color, dark, light) -> None:
-    sway = math.sin(2.4 * t + phase)
-    look = .014 * math.sin(.9 * t + phase)
+    sway = math.sin(math.pi * t + phase)
+    look = .014 * math.sin(.5 * math.pi * t + phase)
     if cat:
         parts.limb([(-.10, -.03), (-.28, -.02 + .01 * sway), (-.23 + .03 * sway, -.21)], .056, color)
     else:
@@ -119,7 +122,7 @@ def sitting(parts: Parts, cat: bool, t, phase, color, dark, light) -> None:
 
 def running(parts: Parts, cat: bool, t, phase, color, dark, light, pace: float, lift: float) -> None:
     """From the side: running, walking (a smaller pace) or in a jump (lift 0..1: legs stretched)."""
-    w = 2 * math.pi * (1.1 + .9 * pace) * t + phase
+    w = 2 * math.pi * (1 + pace) * t + phase
     swing = .45 + .35 * pace
     bob = .014 * math.sin(w) * pace
     shade = mix(color, (0, 0, 0), .24)
@@ -153,7 +156,7 @@ def running(parts: Parts, cat: bool, t, phase, color, dark, light, pace: float, 
 
 
 def butterfly(parts: Parts, t, phase, color, dark, light) -> None:
-    a = .42 + .58 * abs(math.cos(math.pi * 1.6 * t + phase))
+    a = .42 + .58 * abs(math.cos(2 * math.pi * t + phase))
     for side in (-1, 1):
         up = [(0, -.03), (side * a * .07, -.16), (side * a * .17, -.205), (side * a * .245, -.16), (side * a * .225, -.05), (side * a * .12, .015), (0, .02)]
         low = [(0, .0), (side * a * .12, .005), (side * a * .195, .05), (side * a * .175, .130), (side * a * .10, .160), (side * a * .04, .11), (0, .05)]
@@ -167,7 +170,7 @@ def butterfly(parts: Parts, t, phase, color, dark, light) -> None:
 
 
 def bird(parts: Parts, t, phase, color, dark, light) -> None:
-    f = math.sin(2 * math.pi * 1.7 * t + phase)
+    f = math.sin(4 * math.pi * t + phase)
     parts.poly([(-.05, -.03), (.07, -.04), (.0, -.05 - .19 * f), (-.09, -.06 - .23 * f)], mix(color, (0, 0, 0), .32))
     parts.poly([(-.10, -.03), (-.27, -.075), (-.25, .005), (-.28, .06), (-.10, .05)], mix(color, (0, 0, 0), .16))
     parts.poly([(.185, -.100), (.290, -.055), (.185, -.020)], (255, 170, 30))
@@ -179,7 +182,7 @@ def bird(parts: Parts, t, phase, color, dark, light) -> None:
 
 
 def fish(parts: Parts, t, phase, color, dark, light) -> None:
-    f = math.sin(2 * math.pi * 1.4 * t + phase)
+    f = math.sin(4 * math.pi * t + phase)
     shade = mix(color, (0, 0, 0), .18)
     parts.poly([(-.11, 0), (-.26, -.135 + .02 * f), (-.205 + .03 * f, 0), (-.26, .135 + .02 * f)], shade)
     parts.poly([(-.09, -.09), (.0, -.185), (.08, -.09)], shade)
@@ -198,7 +201,7 @@ def drone(parts: Parts, t, phase, color, dark, light) -> None:
         parts.limb([(side * .07, .150), (side * .16, .150)], .028, grey)
         parts.limb([(side * .08, -.01), (side * .21, -.06)], .046, shade)
         parts.limb([(side * .21, -.06), (side * .21, -.11)], .040, grey)
-        parts.oval(side * .21, -.125, .105 + .04 * math.sin(23. * t + phase + side), .026, (226, 236, 246))
+        parts.oval(side * .21, -.125, .105 + .04 * math.sin(8 * math.pi * t + phase + side), .026, (226, 236, 246))
     parts.oval(0, .01, .140, .078, color)
     parts.oval(0, -.020, .085, .028, light, False)
     parts.oval(0, .080, .052, .048, (44, 46, 58))
@@ -211,7 +214,7 @@ def car(parts: Parts, t, phase, color, dark, light) -> None:
     parts.poly([(-.13, -.21), (-.09, -.30), (-.02, -.30), (-.02, -.21)], (206, 234, 250), False)
     parts.poly([(.02, -.21), (.02, -.30), (.075, -.30), (.135, -.21)], (206, 234, 250), False)
     parts.oval(.315, -.145, .022, .026, (255, 240, 150), False)
-    turn = 7. * t + phase
+    turn = 2 * math.pi * t + phase
     for x in (-.19, .19):
         parts.oval(x, -.075, .080, .080, (44, 44, 54))
         parts.oval(x, -.075, .040, .040, (206, 210, 220), False)
@@ -219,7 +222,7 @@ def car(parts: Parts, t, phase, color, dark, light) -> None:
 
 
 def person(parts: Parts, t, phase, color, dark, light, pace: float, lift: float) -> None:
-    w = 2 * math.pi * (.9 + .8 * pace) * t + phase
+    w = 2 * math.pi * (1 + pace) * t + phase
     swing = .40 + .35 * pace
     trousers, skin, hair = (62, 70, 110), (250, 204, 164), (84, 54, 40)
     for far in (1, 0):
@@ -245,7 +248,7 @@ def ball(canvas, t, phase, color, light, rim, action) -> None:
         h = abs(math.sin(math.pi * t + phase))
         lift, squash = .34 * h, 1 - .16 * max(0., 1 - 6 * h)
     else:
-        turn = math.degrees(.50 * t / r) + math.degrees(phase)
+        turn = math.degrees(math.pi * t + phase)
     canvas.save()
     canvas.translate(0, -r * squash - lift)
     canvas.scale(2 - squash, squash)
@@ -281,7 +284,7 @@ def draw_subject(canvas: skia.Canvas, subject: str, action: str, direction: str,
     canvas.scale(size, size)
     parts, lift = Parts(), 0.
     if action == "jump":
-        lift = abs(math.sin(math.pi * .9 * t + phase))
+        lift = abs(math.sin(math.pi * t + phase))
         canvas.translate(0, -.17 * lift)
         lift = max(.05, lift)
     if subject in ("cat", "dog"):
@@ -295,9 +298,9 @@ def draw_subject(canvas: skia.Canvas, subject: str, action: str, direction: str,
     elif subject == "car":
         car(parts, t, phase, color, rim, light)
     elif subject == "drone":
-        canvas.rotate(10 if action == "fly" and direction != "none" else 2 * math.sin(1.7 * t + phase))
+        canvas.rotate(10 if action == "fly" and direction != "none" else 2 * math.sin(math.pi * t + phase))
         drone(parts, t, phase, color, rim, light)
     else:
-        canvas.rotate(4 * math.sin(1.7 * t + phase))
+        canvas.rotate(4 * math.sin(math.pi * t + phase))
         {"butterfly": butterfly, "bird": bird, "fish": fish}[subject](parts, t, phase, color, rim, light)
     parts.show(canvas, rim)
