@@ -198,11 +198,11 @@ class Beginning(nn.Module):
         fine = 8 * math.pi * coordinates
         x = self.enter(torch.cat([positions, fine.sin(), fine.cos()]).flatten(1).T)
         places = torch.cat([torch.ones_like(coordinates[:1]), coordinates]).flatten(1)
-        said = (self.said(gist).reshape(len(gist), -1, 3) @ places).transpose(1, 2)
+        said = (self.said(gist).reshape(gist.shape[0], self.said.out_features // 3, 3) @ places).transpose(1, 2)
         for layer, of_layer in zip(self.a, said.chunk(len(self.a), -1)):
             scale, shift = of_layer.chunk(2, -1)
             x = x + layer(F.gelu(x * (1 + scale) + shift))
-        mean, log_variance = self.leave(F.gelu(x)).transpose(1, 2).reshape(len(gist), -1, h, w).chunk(2, 1)
+        mean, log_variance = self.leave(F.gelu(x)).transpose(1, 2).reshape(gist.shape[0], self.leave.out_features, h, w).chunk(2, 1)
         return mean, log_variance.clamp(-4., .5)
 
 
@@ -312,10 +312,10 @@ class Transformer(nn.Module):
         known = torch.cat([frames, torch.ones_like(frames[:, :, :1])], 2).flatten(0, 1)
         kept = keep(known, b, n, self.d)
         if draft is None:
+            gist = prompt_embeds[:, 0]
             before = newest(2, kept, past_key[-1], past_value[-1], c + 1, rows, columns)
-            before = before.reshape(b, 2 * (c + 1), h, w)
-            unknown = 1 - before[:, None, -1:]
-            draft = [x + unknown * y for x, y in zip(self.follow(before, prompt_embeds[:, 0], t), self.begin(prompt_embeds[:, 0], latents))]
+            begins = self.begin(gist[None][past:].flatten(0, 1), latents)  # of nothing, where there is a past: that costs nothing
+            draft = [x + torch.cat([y, torch.zeros_like(x[:, :1])])[:b] for x, y in zip(self.follow(before.reshape(b, 2 * (c + 1), h, w), gist, t), begins)]
         mean, variance = draft[0], draft[1].exp()
         s = sigma[..., None, None, None]
         rest, spread = frames - (1 - s) * mean, torch.rsqrt((1 - s).square() * variance + s.square())
