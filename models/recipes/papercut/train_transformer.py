@@ -8,6 +8,7 @@ is baked in: the target becomes what classifier-free guidance would give.
 from __future__ import annotations
 
 import argparse
+import collections
 import itertools
 import pathlib
 import pickle
@@ -30,7 +31,7 @@ from .world import WORLD, Scene
 
 KINDS = ("images", "clips", "sequences")
 SUBJECT_WEIGHT = {"images": 5., "clips": 2., "sequences": 2.}  # what an error on a subject counts more than elsewhere; where all moves, less: a background that stands still is seen as well
-ODDS = {"pan": 6, "zoom": 4, "travel": 1, "still": 2}  # how often clips of a kind are drawn
+MOVEMENTS = {"static": .2, "pan": .2, "zoom": .2, "tilt": .2, "orbit": .2, "static beside": .25, "zoom beside": .25}  # how often they are drawn, however many of each there are
 NOISY_PAST = .1  # the most noise that drafts get used to in what they follow on
 DRAFT_WEIGHT = .2  # what the draft's own error counts
 DRAFT_FRAMES = 80  # latent frames a process and step while drafts are trained alone
@@ -42,13 +43,16 @@ def shares(kind: str) -> dict[str, float]:
     return {n: p[0] for n, p in POOLS.items() if n.startswith(kind)}
 
 
-def kind_of_movement(scene: Scene) -> str:
-    return "travel" if scene.travels else scene.camera.split()[0] if scene.moving else "still"
+def movement(scene: Scene) -> str:
+    """What the camera does, and whether it does so beside a traveller."""
+    return scene.camera.split()[0] + " beside" * scene.travels
 
 
-def odds(pool: str, scene: Scene) -> float:
-    """How often a scene of a pool is drawn: all subjects alike, and all kinds of movement where there is any."""
-    return (1 if pool.startswith("images") else ODDS[kind_of_movement(scene)]) / WORLD.subjects[scene.subject]
+def odds(pool: str, scenes: list[Scene]) -> list[float]:
+    """How often the scenes of a pool are drawn: all subjects alike, and kinds of movement, where there is any, as often as MOVEMENTS says."""
+    counts = collections.Counter(map(movement, scenes))
+    of_movement = lambda s: 1 if pool.startswith("images") else MOVEMENTS[movement(s)] / counts[movement(s)]
+    return [of_movement(s) / WORLD.subjects[s.subject] for s in scenes]
 
 
 class Latents:
@@ -80,7 +84,7 @@ class Latents:
                 if name in self.pools:
                     old = self.pools[name]
                     z, masks, scenes = np.concatenate([old[0], z]), np.concatenate([old[1], masks]), old[2] + scenes
-                self.pools[name] = z, masks, scenes, list(itertools.accumulate(odds(name, s) for s in scenes))
+                self.pools[name] = z, masks, scenes, list(itertools.accumulate(odds(name, scenes)))
 
     def draw(self, rng: random.Random, kind: str, count: int, frames: int):
         """`count` frames' worth of a kind: latents [n, C, frames, h, w], masks [n, frames, h, w] in 0..1, the frames' numbers, scenes.
@@ -208,8 +212,8 @@ def is_matrix(name: str, p: torch.Tensor) -> bool:
 def train_drafts(rank: int, workers: int, args, data: Latents, both: torch.nn.ModuleDict, tokenizer, seed: int, say) -> None:
     """Trains drafts alone, on images and clean clips in turn: many more of them than the whole network sees in the same time."""
     device, text, net = parallel.device(), both["text"], both["net"]
-    drafts = torch.nn.ModuleList([net.draft, net.beginning])
-    opt = MuonAdam(drafts.named_parameters(), args.lr, lambda name, p: is_matrix(f"draft{name[1:]}", p), adam_scale=.4)
+    drafts = torch.nn.ModuleDict({"draft": net.draft, "beginning": net.beginning})
+    opt = MuonAdam(drafts.named_parameters(), args.lr, is_matrix, adam_scale=.4)
     start, it, errors = time.time(), 0, {}
     while parallel.agree((done := (time.time() - start) / (60 * args.draft_minutes)) < 1):
         rng = random.Random(f"draft {seed} {it} {rank}")
