@@ -5,6 +5,7 @@
 #   train.sh prepare …                               render and encode the transformer's clips (once the autoencoder is good)
 #   train.sh transformer [--minutes N] [--resume] …  text encoder and transformer
 #   train.sh all                                     the three in turn, with their default lengths
+#   train.sh restore PACKAGE                         checkpoints of a package, to go on with --resume where none is left
 #   train.sh pieces split|join --pieces DIR          checkpoints as small files, to carry them to another machine and back
 #
 # All take --work DIR for checkpoints, data and logs (default: $LATENTFLOW_WORK or ~/.cache/latentflow), and --help.
@@ -17,7 +18,7 @@ set -euo pipefail
 stage=${1:---help}
 shift || true
 case $stage in
-    vae | prepare | transformer | pieces | all) ;;
+    vae | prepare | transformer | restore | pieces | all) ;;
     *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; [ "$stage" = --help ] || [ "$stage" = -h ]; exit ;;
 esac
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -25,6 +26,7 @@ case $stage in
     vae) exec "$python" -m papercut.train_vae "$@" ;;
     prepare) exec "$python" -m papercut.prepare "$@" ;;
     transformer) exec "$python" -m papercut.train_transformer "$@" ;;
+    restore) exec "$python" -m papercut.restore "$@" ;;
     pieces) exec "$python" -m papercut.pieces "$@" ;;
     all)
         "$python" -m papercut.train_vae "$@"

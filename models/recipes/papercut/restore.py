@@ -1,0 +1,95 @@
+"""Makes checkpoints of a package, to go on training where none is left: python -m papercut.restore PACKAGE [--work DIR]
+
+A package holds all weights but the heads that only teach the text encoder, rounded to float16; what optimisers knew is lost.  Of graphs
+only the stored tensors' names tell what they are, and those of transposed matrices are mere numbers.  So networks of random weights
+are exported as well: where each of their weights comes to lie is where the package's lies.
+"""
+from __future__ import annotations
+
+import argparse
+import pathlib
+import re
+import tempfile
+import tomllib
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+
+from . import export, parallel
+from .checkpoints import save
+from .data import add_work, render_with_masks, renderers
+from .prepare import encode, importance
+from .text_encoder import TextEncoder
+from .tokenizer import make_tokenizer
+from .transformer import Transformer
+from .vae import VAE
+
+GRAPHS = ("decoder_init", "encoder_init", "text_encoder", "transformer")
+IMAGES = 32  # renders that the channels' importance is measured on
+
+
+def stored(path: pathlib.Path) -> list[np.ndarray]:
+    """A graph's stored tensors: those with names of their own by name, then those that are numbered, in their order."""
+    if not path.exists():
+        raise SystemExit(f"no {path}: name the folder of a package of papercut")
+    tensors = onnx.load(str(path)).graph.initializer
+    tensors = sorted(tensors, key=lambda t: ("::" in t.name, "" if "::" in t.name else t.name))
+    return [numpy_helper.to_array(t).astype(np.float32) for t in tensors]
+
+
+def read(modules: torch.nn.ModuleDict, names: tuple[str, ...], package: pathlib.Path, example: pathlib.Path) -> None:
+    """Sets the weights of `modules`, which `example` is an export of, to those of `package`."""
+    state, found = modules.state_dict(), set()
+    places = {v.numpy().astype(np.float16).tobytes(): (k, False) for k, v in state.items()}
+    places |= {v.numpy().T.astype(np.float16).tobytes(): (k, True) for k, v in state.items() if v.ndim == 2}
+    for name in names:
+        own, theirs = (stored(folder / f"{name}.onnx") for folder in (example, package))
+        if [a.shape for a in own] != [a.shape for a in theirs]:
+            raise SystemExit(f"{package / name}.onnx is of another shape than this recipe's networks: restore it with the recipe that made it")
+        for mine, value in zip(own, theirs):
+            key, transposed = places.get(mine.astype(np.float16).tobytes(), (None, False))
+            if key:
+                state[key].copy_(torch.from_numpy(value.T if transposed else value).reshape(state[key].shape))
+                found.add(key)
+    missing = [k for k in state if k not in found and ".heads." not in k]
+    if missing:
+        raise SystemExit(f"{package} lacks {', '.join(missing)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_work(parser)
+    parser.add_argument("package", type=pathlib.Path, help="folder of the package")
+    args = parser.parse_args()
+    files = [args.work / name for name in ("vae.pt", "transformer.pt")]
+    for file in files:
+        if file.exists():
+            parser.error(f"{file} is there already: name another folder with --work, or move it away")
+    vae, both = VAE(), torch.nn.ModuleDict({"text": TextEncoder(make_tokenizer().get_vocab_size()), "net": Transformer()})
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        for tensor in [*vae.state_dict().values(), *both.state_dict().values()]:
+            tensor.copy_(torch.randn_like(tensor).half())
+        example = pathlib.Path(folder)
+        for kind in ("decoder", "encoder"):
+            export.autoencoder(vae, example, kind)
+        export.denoiser(both["net"], 256, example)
+        export.text_encoder(both["text"], example)
+        read(vae, GRAPHS[:2], args.package, example)
+        read(both, GRAPHS[2:], args.package, example)
+        for head in both["text"].heads.values():
+            head.reset_parameters()
+    with renderers(2) as pool:
+        images = np.stack([clip for _, _, clip, _ in render_with_masks(pool, [(i, i, 256, 160, 1, 0.) for i in range(IMAGES)], None)])
+    args.work.mkdir(parents=True, exist_ok=True)
+    vae.to(parallel.device())
+    weight = importance(vae, encode(vae, images, parallel.device()), parallel.device()).cpu()
+    steps = [int(n) for n in re.findall(r"(\d+) steps", tomllib.loads((args.package / "model.toml").read_text())["provenance"])]
+    save(files[0], average=vae.state_dict(), importance=weight, it=steps[0])
+    save(files[1], shape={"d": both["net"].d, "layers": len(both["net"].blocks)}, average=both.state_dict(), it=steps[1])
+    print("wrote", *files)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""A package's weights as a checkpoint: training goes on from what was published."""
+import pathlib
+import tempfile
+import unittest
+
+import torch
+
+from papercut import export, restore
+from papercut.text_encoder import TextEncoder
+from papercut.transformer import Transformer
+
+
+def networks(layers: int = 1) -> torch.nn.ModuleDict:
+    """Small ones, every weight random and as a package holds it."""
+    both = torch.nn.ModuleDict({"text": TextEncoder(40, layers=1), "net": Transformer(d=256, layers=layers)})
+    with torch.no_grad():
+        for tensor in both.state_dict().values():
+            tensor.copy_(torch.randn_like(tensor).half())
+    return both
+
+
+def write(both: torch.nn.ModuleDict, folder: pathlib.Path) -> None:
+    export.denoiser(both["net"], 256, folder)
+    export.text_encoder(both["text"], folder)
+
+
+class Restored(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.example, self.package = (pathlib.Path(folder.name) / name for name in ("example", "package"))
+        self.example.mkdir(), self.package.mkdir()
+
+    def test_every_weight_comes_back_but_those_of_the_heads(self):
+        published, both = networks(), networks()
+        write(published, self.package)
+        write(both, self.example)
+        restore.read(both, restore.GRAPHS[2:], self.package, self.example)
+        wanted = published.state_dict()
+        for name, value in both.state_dict().items():
+            self.assertEqual(torch.equal(value, wanted[name]), ".heads." not in name, name)
+
+    def test_a_package_of_other_networks_is_refused(self):
+        both = networks()
+        write(networks(layers=2), self.package)
+        write(both, self.example)
+        with self.assertRaisesRegex(SystemExit, "another shape"):
+            restore.read(both, restore.GRAPHS[2:], self.package, self.example)
+
+    def test_a_folder_without_a_package_is_named(self):
+        both = networks()
+        write(both, self.example)
+        with self.assertRaisesRegex(SystemExit, "no .*text_encoder.onnx"):
+            restore.read(both, restore.GRAPHS[2:], self.package, self.example)
+
+
+if __name__ == "__main__":
+    unittest.main()
