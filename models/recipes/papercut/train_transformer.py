@@ -209,149 +209,173 @@ def is_matrix(name: str, p: torch.Tensor) -> bool:
     return inside and not any(k in name for k in ("table", "kinds", "scale", "level", "local"))
 
 
-def train_drafts(rank: int, workers: int, args, data: Latents, both: torch.nn.ModuleDict, tokenizer, seed: int, say) -> None:
+class Run:
+    """What is trained, its average, and how: one process's share of a training run."""
+
+    def __init__(self, rank: int, workers: int, args):
+        self.rank, self.workers, self.args, self.device = rank, workers, args, parallel.device()
+        self.checkpoint, self.tokenizer = args.work / "transformer.pt", make_tokenizer()
+        state = load(self.checkpoint) if args.resume and self.checkpoint.exists() else {}
+        self.shape = state.get("shape", {"d": args.width, "layers": args.layers})
+        self.both = torch.nn.ModuleDict({"text": TextEncoder(self.tokenizer.get_vocab_size()), "net": Transformer(**self.shape)}).to(self.device)
+        self.text, self.net = self.both["text"], self.both["net"]
+        self.opt = MuonAdam(self.both.named_parameters(), args.lr, is_matrix, adam_scale=.4)
+        self.it, self.resumed = state.get("it", 0), bool(state)
+        if state:
+            self.both.load_state_dict(state.get("live", state["average"]))
+            if "opt" in state:
+                self.opt.load_state_dict(state["opt"])
+        self.average = {k: v.clone() for k, v in state.get("average", self.both.state_dict()).items()}
+
+    def say(self, *words) -> None:
+        if self.rank == 0:
+            print(*words, flush=True)
+
+    def embed(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.text(*(x.to(self.device) for x in tokens(self.tokenizer, texts)))
+
+    def update(self, loss: torch.Tensor, rate: float) -> None:
+        """One step at a share `rate` of the learning rate."""
+        descend(self.opt, loss, self.both, self.args.lr * rate, self.workers, clip=1.)
+        self.it += 1
+        with torch.no_grad():
+            of_step = .012 if self.resumed else max(.012, 1 / self.it)
+            for k, v in self.both.state_dict().items():
+                self.average[k].lerp_(v, of_step)
+
+    def save(self) -> None:
+        if self.rank == 0:
+            save(self.checkpoint, shape=self.shape, live=self.both.state_dict(), average=self.average, opt=self.opt.state_dict(), it=self.it)
+
+
+def descend(opt: MuonAdam, loss: torch.Tensor, module: torch.nn.Module, lr: float, workers: int, clip: float = float("inf")) -> None:
+    """One step of an optimiser, on the mean of all processes' gradients."""
+    for g in opt.param_groups:
+        g["lr"] = lr
+    opt.zero_grad(set_to_none=True)
+    loss.backward()
+    parallel.average_gradients(module.parameters(), workers)
+    torch.nn.utils.clip_grad_norm_(module.parameters(), clip)
+    opt.step()
+
+
+def train_captions(run: Run) -> None:
+    """Trains the text encoder alone, to tell scenes' attributes from their captions."""
+    start = time.time()
+    for i in range(run.args.text_steps):
+        rng = random.Random(-i * 64 - run.rank)
+        texts, said = captions_of([Scene.sample(rng) for _ in range(48)], rng, .03)
+        embeds, _ = run.embed(texts)
+        loss, right = run.text.attribute_loss(embeds, targets(said).to(run.device))
+        run.update(loss, min(1., (i + 1) / 20))
+        if i % 20 == 19:
+            run.say(f"captions {i + 1} {time.time() - start:.0f}s loss {loss.item():.3f} right {right:.3f}")
+
+
+def train_drafts(run: Run, data: Latents) -> None:
     """Trains drafts alone, on images and clean clips in turn: many more of them than the whole network sees in the same time."""
-    device, text, net = parallel.device(), both["text"], both["net"]
-    drafts = torch.nn.ModuleDict({"draft": net.draft, "beginning": net.beginning})
-    opt = MuonAdam(drafts.named_parameters(), args.lr, is_matrix, adam_scale=.4)
+    drafts = torch.nn.ModuleDict({"draft": run.net.draft, "beginning": run.net.beginning})
+    opt = MuonAdam(drafts.named_parameters(), run.args.lr, is_matrix, adam_scale=.4)
     start, it, errors = time.time(), 0, {}
-    while parallel.agree((done := (time.time() - start) / (60 * args.draft_minutes)) < 1):
-        rng = random.Random(f"draft {seed} {it} {rank}")
+    while parallel.agree((done := (time.time() - start) / (60 * run.args.draft_minutes)) < 1):
+        rng = random.Random(f"draft {run.it} {it} {run.rank}")
         kind, frames = (("clips", 5), ("images", 1))[it % 2]
         x0, subject, times, scenes = data.draw(rng, kind, DRAFT_FRAMES, frames)
         texts, _ = captions_of(scenes, rng, .12)
-        x0, chunk = x0.to(device), chunks_of(frames, rng).to(device)
+        x0, chunk = x0.to(run.device), chunks_of(frames, rng).to(run.device)
         with parallel.autocast():
             with torch.no_grad():
-                embeds, _ = text(*(x.to(device) for x in tokens(tokenizer, texts)))
-            loss, error = draft_loss(guess(net, x0, embeds[:, 0], chunk, times), x0, subject.to(device), chunk)
-        for g in opt.param_groups:
-            g["lr"] = args.lr * min(1., (it + 1) / 20, max(.02, (1 - done) / .6))
-        opt.zero_grad(set_to_none=True)
-        loss.backward()
-        parallel.average_gradients(drafts.parameters(), workers)
-        opt.step()
+                embeds, _ = run.embed(texts)
+            loss, error = draft_loss(guess(run.net, x0, embeds[:, 0], chunk, times), x0, subject.to(run.device), chunk)
+        descend(opt, loss, drafts, run.args.lr * min(1., (it + 1) / 20, max(.02, (1 - done) / .6)), run.workers)
         it += 1
         errors[kind] = .96 * errors.get(kind, error.item()) + .04 * error.item()
         if it % 50 == 0:
-            say(f"drafts {it} {time.time() - start:.0f}s error " + " ".join(f"{k} {v:.3f}" for k, v in errors.items()))
+            run.say(f"drafts {it} {time.time() - start:.0f}s error " + " ".join(f"{k} {v:.3f}" for k, v in errors.items()))
+    run.average |= {k: v.clone() for k, v in run.both.state_dict().items() if k.startswith(("net.draft.", "net.beginning."))}
 
 
-def train(rank: int, workers: int, args) -> None:
-    torch.manual_seed(0)
-    device = parallel.device()
-    tokenizer = make_tokenizer()
-    checkpoint = args.work / "transformer.pt"
-    state = load(checkpoint) if args.resume and checkpoint.exists() else {}
-    shape = state.get("shape", {"d": args.width, "layers": args.layers})
-    both = torch.nn.ModuleDict({"text": TextEncoder(tokenizer.get_vocab_size()), "net": Transformer(**shape)}).to(device)
-    text, net = both["text"], both["net"]
-    opt = MuonAdam(both.named_parameters(), args.lr, is_matrix, adam_scale=.4)
-    it, average = state.get("it", 0), {k: v.clone() for k, v in both.state_dict().items()}
-    if state:
-        both.load_state_dict(state.get("live", state["average"]))
-        average = {k: v.clone() for k, v in state["average"].items()}
-        if "opt" in state:
-            opt.load_state_dict(state["opt"])
-    say = lambda *x: rank == 0 and print(*x, flush=True)
-    say(f"text encoder {sum(p.numel() for p in text.parameters()) / 1e6:.2f}M transformer {sum(p.numel() for p in net.parameters()) / 1e6:.2f}M on {device}")
-    data = Latents(args.work)
+def guided(run: Run, target, x, x0, sigma, told, embeds, mask, chunk, times, known) -> torch.Tensor:
+    """The velocity `target` with guidance, which aims at v_empty + scale * (v_told - v_empty), where `told` says that there is a prompt.
+    The network here is the one being guided, so the share of its own difference to add is 1 - 1/scale: that is the fixed point, and less
+    than 1 keeps it stable."""
+    n, net = len(x0), run.net
+    nothing, nothing_mask = (y.expand(n, *y.shape[1:]) for y in run.embed([""]))
+    # A scene's beginning has another draft if nothing is said; of what follows movement must not be exaggerated.
+    begins = (chunk == 0)[:, None, None, None]
+    unsaid = [torch.where(begins, a, b) for a, b in zip(guess(net, x0, nothing[:, 0], chunk, times), known)]
+    past = net.no_past(x0)
+    apart = net(x, 1000 * sigma, embeds, mask, past, past, chunk, known)[0] - net(x, 1000 * sigma, nothing, nothing_mask, past, past, chunk, unsaid)[0]
+    return target + told.float()[:, None, None, None, None] * (1 - 1 / run.args.scale) * apart.float()
+
+
+def train_network(run: Run, data: Latents) -> None:
+    """Trains everything but what is frozen, for `args.minutes` of the curriculum."""
+    args, net, device = run.args, run.net, run.device
     channel_weight = data.importance.sqrt()
     channel_weight = (channel_weight / channel_weight.mean())[:, None, None, None].to(device)
-    torch.manual_seed(it * 1000 + rank)
+    first, mean_loss = run.it, {}
     start = last = time.time()
-    first, mean_loss = it, {}
-    where = lambda: min(1., (time.time() - start) / (args.minutes * 60))
-    curriculum = lambda: args.begin + (args.end - args.begin) * where()
+    curriculum = lambda: args.begin + (args.end - args.begin) * min(1., (time.time() - start) / (args.minutes * 60))
 
     def example(i: int):
         """A step's data: latents, masks, the frames' chunks and numbers, captions' ids, masks and attributes."""
         kind, chunk = kind_of_step(first + i, curriculum())
         if i % 100 == 0:
             data.refresh()
-        rng = random.Random((first + i) * 64 + rank)
+        rng = random.Random((first + i) * 64 + run.rank)
         x0, mask, times, scenes = data.draw(rng, kind, args.frames, len(chunk))
         texts, said = captions_of(scenes, rng, .12)
-        return kind, x0, mask, chunk, times, *tokens(tokenizer, texts), targets(said)
+        return kind, x0, mask, chunk, times, *tokens(run.tokenizer, texts), targets(said)
 
-    def update(loss, progress, warm):
-        nonlocal it
-        for g in opt.param_groups:
-            g["lr"] = args.lr * warm * min(1., max(.03, (1 - progress) / .35))
-        opt.zero_grad(set_to_none=True)
-        loss.backward()
-        parallel.average_gradients(both.parameters(), workers)
-        torch.nn.utils.clip_grad_norm_(both.parameters(), 1.)
-        opt.step()
-        it += 1
-        with torch.no_grad():
-            rate = .012 if state else max(.012, 1 / it)
-            for k, v in both.state_dict().items():
-                average[k].lerp_(v, rate)
-
-    def caption_batch(i: int):
-        rng = random.Random(-(first + i) * 64 - rank)
-        texts, said = captions_of([Scene.sample(rng) for _ in range(48)], rng, .03)
-        return *tokens(tokenizer, texts), targets(said)
-
-    for i in range(args.text_steps if it == 0 else 0):
-        ids, mask, wanted = (x.to(device) for x in caption_batch(i))
-        embeds, _ = text(ids, mask)
-        loss, right = text.attribute_loss(embeds, wanted)
-        update(loss, 0., min(1., (i + 1) / 20))
-        if i % 20 == 19:
-            say(f"captions {i + 1} {time.time() - start:.0f}s loss {loss.item():.3f} right {right:.3f}")
-    if args.draft_minutes:
-        train_drafts(rank, workers, args, data, both, tokenizer, it, say)
-        average |= {k: v.clone() for k, v in both.state_dict().items() if k.startswith(("net.draft.", "net.beginning."))}
-    for module in (text, net.draft, net.beginning) if args.frozen else ():
-        module.requires_grad_(False)
-    start = last = time.time()
-    warm_from = first = it
     examples = prefetch(example, 4 if device.type == "cuda" else 0)
     while parallel.agree((spent := time.time() - start) < args.minutes * 60):
         progress = curriculum()
         kind, x0, subject, chunk, times, ids, said_mask, wanted = (x.to(device, non_blocking=True) if torch.is_tensor(x) else x for x in next(examples))
-        n = len(x0)
-        sigma = noise_levels(n, chunk.cpu(), args.shift).to(device)
+        sigma = noise_levels(len(x0), chunk.cpu(), args.shift).to(device)
         s = sigma[:, None, :, None, None]
         noise = torch.randn_like(x0)
-        x = (1 - s) * x0 + s * noise
-        empty = torch.zeros(net.n_caches, n, 0, x0.shape[3] * x0.shape[4] // 4, net.d, device=device)
-        target = noise - x0
+        x, target, past = (1 - s) * x0 + s * noise, noise - x0, net.no_past(x0)
         bake = parallel.agree(progress >= args.bake)
         with parallel.autocast():
-            embeds, mask = text(ids, said_mask)
+            embeds, mask = run.text(ids, said_mask)
             draft = guess(net, x0, embeds[:, 0], chunk, times)
             known = [y.detach() for y in draft]
             if bake:
-                # Guidance aims at v_empty + scale * (v_told - v_empty).  The network here is the one being guided, so the
-                # share of its own difference to add is 1 - 1/scale: that is the fixed point, and less than 1 keeps it stable.
                 with torch.no_grad():
-                    nothing, nothing_mask = (y.expand(n, *y.shape[1:]) for y in text(*(y.to(device) for y in tokens(tokenizer, [""]))))
-                    # A scene's beginning has another draft if nothing is said; of what follows movement must not be exaggerated.
-                    begins = (chunk == 0)[:, None, None, None]
-                    unsaid = [torch.where(begins, a, b) for a, b in zip(guess(net, x0, nothing[:, 0], chunk, times), known)]
-                    apart = net(x, 1000 * sigma, embeds, mask, empty, empty, chunk, known)[0] - net(x, 1000 * sigma, nothing, nothing_mask, empty, empty, chunk, unsaid)[0]
-                    told = (said_mask.sum(1) > 1).float()[:, None, None, None, None]
-                    target = target + told * (1 - 1 / args.scale) * apart.float()
-            v, _, _ = net(x, 1000 * sigma, embeds, mask, empty, empty, chunk, known)
-            told_loss, right = text.attribute_loss(embeds, wanted)
+                    target = guided(run, target, x, x0, sigma, said_mask.sum(1) > 1, embeds, mask, chunk, times, known)
+            v, _, _ = net(x, 1000 * sigma, embeds, mask, past, past, chunk, known)
+            told_loss, right = run.text.attribute_loss(embeds, wanted)
         weight = (sigma > .04).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT[kind] * subject[:, None])
         error, change = weighted_errors((v.float() - target) * channel_weight.sqrt(), weight, sigma)
         guessing = draft_loss(draft, x0, subject, chunk)[0]  # without a gradient where it is frozen
-        update(error + CHANGE_WEIGHT * change + .1 * told_loss + DRAFT_WEIGHT * guessing, progress, min(1., (it - warm_from + 1) / 40))
-        if it % 5 == 0 or device.type == "cpu":
+        loss = error + CHANGE_WEIGHT * change + .1 * told_loss + DRAFT_WEIGHT * guessing
+        run.update(loss, min(1., (run.it - first + 1) / 40, max(.03, (1 - progress) / .35)))
+        if run.it % 5 == 0 or device.type == "cpu":
             name = kind + "*" * bake
             mean_loss[name] = .96 * mean_loss.get(name, error.item()) + .04 * error.item()
-        if it % 25 == 0:
+        if run.it % 25 == 0:
             losses = " ".join(f"{k} {v:.4f}" for k, v in mean_loss.items())
-            say(f"{it} {spent:.0f}s {losses} captions {right:.3f}")
-        if rank == 0 and time.time() - last > 90:
+            run.say(f"{run.it} {spent:.0f}s {losses} captions {right:.3f}")
+        if time.time() - last > 90:
             last = time.time()
-            save(checkpoint, shape=shape, live=both.state_dict(), average=average, opt=opt.state_dict(), it=it)
-    if rank == 0:
-        save(checkpoint, shape=shape, live=both.state_dict(), average=average, opt=opt.state_dict(), it=it)
+            run.save()
+
+
+def train(rank: int, workers: int, args) -> None:
+    torch.manual_seed(0)
+    run = Run(rank, workers, args)
+    run.say(" ".join(f"{name} {sum(p.numel() for p in module.parameters()) / 1e6:.2f}M" for name, module in (("text encoder", run.text), ("transformer", run.net))), f"on {run.device}")
+    data = Latents(args.work)
+    torch.manual_seed(run.it * 1000 + rank)
+    if run.it == 0:
+        train_captions(run)
+    if args.draft_minutes:
+        train_drafts(run, data)
+    for module in (run.text, run.net.draft, run.net.beginning) if args.frozen else ():
+        module.requires_grad_(False)
+    train_network(run, data)
+    run.save()
 
 
 if __name__ == "__main__":

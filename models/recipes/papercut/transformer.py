@@ -253,6 +253,11 @@ class Transformer(nn.Module):
         a = torch.cat([flat, y[:, None] + flat[..., :1], x[None] + flat[..., :1]], -1).reshape(rows * columns, 1, -1)
         return torch.cat([a.cos(), a.cos()], -1), torch.cat([-a.sin(), a.sin()], -1)
 
+    def no_past(self, latents):
+        """What a scene's first call takes for keys and values of the past, [caches, B, 0, N, d]; latents [B, C, T, h, w]."""
+        b, _, _, h, w = latents.shape
+        return latents.new_zeros(self.n_caches, b, 0, h * w // 4, self.d)
+
     def begin(self, gist, like):
         """Mean and logarithm of the variance of a scene's first frame, [B, 1, C, h, w] each; like [..., h, w]."""
         coordinates = self.coordinates(*like.shape[-2:], like)
