@@ -181,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_work(parser)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the package; replaced when all is written")
-    parser.add_argument("--steps", type=int, default=3, help="default number of denoising steps")
+    parser.add_argument("--steps", type=int, default=2, help="default number of denoising steps")
     parser.add_argument("--guidance", type=float, default=1.0, help="default guidance scale")
     parser.add_argument("--shift", type=float, default=2.0, help="shift of the noise levels")
     parser.add_argument("--untrained", action="store_true", help="random weights where there is no checkpoint")
