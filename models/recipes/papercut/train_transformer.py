@@ -35,6 +35,8 @@ MOVEMENTS = {"static": .2, "pan": .2, "zoom": .2, "tilt": .2, "orbit": .2, "stat
 NOISY_PAST = .1  # the most noise that drafts get used to in what they follow on
 DRAFT_WEIGHT = .2  # what the draft's own error counts
 DRAFT_FRAMES = 80  # latent frames a process and step while drafts are trained alone
+LEAST = .04  # at less noise than this a frame counts as clean: nothing is learned from it
+OWN_PAST = .5  # how often the past is what the network itself makes of it
 CHANGE_WEIGHT = 1.  # what the change of the error from frame to frame counts: what moves, and what flickers
 
 
@@ -146,6 +148,18 @@ def guess(net: Transformer, x0: torch.Tensor, gist: torch.Tensor, chunk: torch.T
     return net.drafts_of_chunks((1 - level) * x0 + level * torch.randn_like(x0), gist, chunk, times)
 
 
+def imagined(net: Transformer, x0, sigma, embeds, mask, chunk, times) -> torch.Tensor:
+    """x0 with its clean frames as the network itself makes them in a last step, in some of the sequences: what a video's next chunk
+    follows on is not the truth but a picture with the network's faults (the idea of Self Forcing, arXiv:2506.08009, for the price of one call)."""
+    level = (.4 + .4 * torch.rand(len(x0), 1, device=x0.device)).expand_as(sigma)
+    s = level[:, None, :, None, None]
+    x = (1 - s) * x0 + s * torch.randn_like(x0)
+    past = net.no_past(x0)
+    v = net(x, 1000 * level, embeds, mask, past, past, chunk, guess(net, x0, embeds[:, 0], chunk, times))[0]
+    own = (sigma < LEAST) & (torch.rand(len(x0), 1, device=x0.device) < OWN_PAST)
+    return torch.where(own[:, None, :, None, None], x - s * v.float(), x0)
+
+
 def draft_loss(draft, x0: torch.Tensor, subject: torch.Tensor, chunk: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How unlikely the frames x0 [n, C, T, h, w] are by their draft, and its mean square error, of single frames and of those that follow
     on others (what clips begin with is no scene's beginning); subject [n, T, h, w].
@@ -198,7 +212,7 @@ def kind_of_step(it: int, progress: float) -> tuple[str, torch.Tensor]:
     if progress < .4:
         kind = "images" if x < .75 else "clips"
     else:
-        kind = "images" if x < .55 else "clips" if x < .9 else "sequences"
+        kind = "images" if x < .2 else "clips" if x < .8 else "sequences"
     frames = 1 if kind == "images" else dice.choice((3, 5, 5)) if kind == "clips" else dice.choice((6, 9, 12, 15))
     return kind, chunks_of(frames, dice)
 
@@ -335,18 +349,20 @@ def train_network(run: Run, data: Latents) -> None:
         sigma = noise_levels(len(x0), chunk.cpu(), args.shift).to(device)
         s = sigma[:, None, :, None, None]
         noise = torch.randn_like(x0)
-        x, target, past = (1 - s) * x0 + s * noise, noise - x0, net.no_past(x0)
         bake = parallel.agree(progress >= args.bake)
         with parallel.autocast():
             embeds, mask = run.text(ids, said_mask)
-            draft = guess(net, x0, embeds[:, 0], chunk, times)
+            with torch.no_grad():
+                seen = imagined(net, x0, sigma, embeds, mask, chunk, times) if len(chunk) > 1 else x0
+            x, target, past = (1 - s) * seen + s * noise, noise - x0, net.no_past(x0)
+            draft = guess(net, seen, embeds[:, 0], chunk, times)
             known = [y.detach() for y in draft]
             if bake:
                 with torch.no_grad():
-                    target = guided(run, target, x, x0, sigma, said_mask.sum(1) > 1, embeds, mask, chunk, times, known)
+                    target = guided(run, target, x, seen, sigma, said_mask.sum(1) > 1, embeds, mask, chunk, times, known)
             v, _, _ = net(x, 1000 * sigma, embeds, mask, past, past, chunk, known)
             told_loss, right = run.text.attribute_loss(embeds, wanted)
-        weight = (sigma > .04).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT[kind] * subject[:, None])
+        weight = (sigma > LEAST).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT[kind] * subject[:, None])
         error, change = weighted_errors((v.float() - target) * channel_weight.sqrt(), weight, sigma)
         guessing = draft_loss(draft, x0, subject, chunk)[0]  # without a gradient where it is frozen
         loss = error + CHANGE_WEIGHT * change + .1 * told_loss + DRAFT_WEIGHT * guessing

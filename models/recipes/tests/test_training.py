@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from papercut import checkpoints, pieces
 from papercut.data import decoder_target, encoder_input, prefetch, to_steps
-from papercut.train_transformer import chunks_of, draft_loss, noise_levels, weighted_errors
+from papercut.train_transformer import chunks_of, draft_loss, imagined, noise_levels, weighted_errors
 from papercut.transformer import CHUNK, Transformer
 from papercut.vae import VAE
 
@@ -210,6 +210,18 @@ class Drafts(unittest.TestCase):
         after = self.drafts(changed, [0, 1, 2, 3, 4, 5, 6])
         self.assertTrue(torch.equal(before[0][:, :6], after[0][:, :6]))
         self.assertFalse(torch.equal(before[0][:, 6], after[0][:, 6]))
+
+    def test_what_a_chunk_follows_on_is_the_networks_own_work_in_some_sequences(self):
+        torch.manual_seed(3)
+        x = self.x.repeat(8, 1, 1, 1, 1)
+        sigma = torch.tensor([0., 0, .01, .08, .5, 0, 1]).expand(16, -1)
+        with torch.no_grad():
+            seen = imagined(self.net, x, sigma, self.gist.repeat(8, 1)[:, None], torch.ones(16, 1), self.chunk, torch.arange(7))
+        own = (seen != x).any(-1).any(-1).any(1)
+        self.assertFalse(own[:, [3, 4, 6]].any())  # what is noisy is to be learned, so it stays the truth's
+        for frame in (1, 2, 5):
+            self.assertTrue(torch.equal(own[:, 0], own[:, frame]))
+        self.assertTrue(0 < own[:, 0].sum() < 16)
 
     def test_the_best_draft_knows_how_far_it_is_off(self):
         torch.manual_seed(0)
