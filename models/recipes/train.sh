@@ -4,6 +4,8 @@
 #   train.sh vae [--minutes N] [--resume] …          the autoencoder
 #   train.sh prepare …                               render and encode the transformer's clips (once the autoencoder is good)
 #   train.sh transformer [--minutes N] [--resume] …  text encoder and transformer
+#   train.sh imagine                                 what the transformer makes of the autoencoder's clips; then
+#   train.sh vae --freeze-encoder --imagined --resume …   the decoder alone, on that too
 #   train.sh all                                     the three in turn, with their default lengths
 #   train.sh restore PACKAGE                         checkpoints of a package, to go on with --resume where none is left
 #   train.sh pieces split|join --pieces DIR          checkpoints as small files, to carry them to another machine and back
@@ -18,7 +20,7 @@ set -euo pipefail
 stage=${1:---help}
 shift || true
 case $stage in
-    vae | prepare | transformer | restore | pieces | all) ;;
+    vae | prepare | transformer | imagine | restore | pieces | all) ;;
     *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; [ "$stage" = --help ] || [ "$stage" = -h ]; exit ;;
 esac
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -26,6 +28,7 @@ case $stage in
     vae) exec "$python" -m papercut.train_vae "$@" ;;
     prepare) exec "$python" -m papercut.prepare "$@" ;;
     transformer) exec "$python" -m papercut.train_transformer "$@" ;;
+    imagine) exec "$python" -m papercut.imagine "$@" ;;
     restore) exec "$python" -m papercut.restore "$@" ;;
     pieces) exec "$python" -m papercut.pieces "$@" ;;
     all)

@@ -82,6 +82,11 @@ def make_pool(path: pathlib.Path, clips: int, width: int, height: int, frames: i
         pickle.dump(scenes, f)
 
 
+def imagined_path(work: pathlib.Path, pool: str) -> pathlib.Path:
+    """What the transformer made of a pool (imagine.py): latents of the encoder's measure, float16 [clips, 1+k, C, H/16, W/16]."""
+    return work / f"data/{pool}-imagined.npy"
+
+
 def to_steps(clips: torch.Tensor) -> torch.Tensor:
     """uint8 [B, 1+4k, H, W, 3] -> [B, 1+k, 4, H, W, 3]: the first frame four times, then groups of four."""
     b, f = clips.shape[:2]

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from . import parallel
 from .checkpoints import fit, load, save
-from .data import add_work, cores, decoder_target, encoder_input, make_pool, prefetch, to_steps
+from .data import add_work, cores, decoder_target, encoder_input, imagined_path, make_pool, prefetch, to_steps
 from .optim import MuonAdam
 from .vae import VAE
 
@@ -24,13 +24,13 @@ def held_out(pool: np.ndarray) -> int:
     return min(40, len(pool) // 10)
 
 
-def psnr(vae: VAE, clips: np.ndarray) -> float:
-    """Mean over clips (uint8 [n, 1+4k, H, W, 3]) of the peak signal-to-noise ratio in dB."""
+def psnr(vae: VAE, clips: np.ndarray, latents: np.ndarray | None = None) -> float:
+    """Mean over clips (uint8 [n, 1+4k, H, W, 3]) of the peak signal-to-noise ratio in dB; of these latents [n, T, C, h, w], or the encoder's."""
     values, device = [], vae.mean.device
     with torch.no_grad():
-        for clip in clips:
+        for i, clip in enumerate(clips):
             steps = to_steps(torch.from_numpy(clip[None].copy()).to(device))
-            z, _ = vae.encoder(encoder_input(steps), steps.shape[1])
+            z = vae.encoder(encoder_input(steps), steps.shape[1])[0] if latents is None else torch.from_numpy(latents[i].astype(np.float32)).to(device)
             r, _ = vae.decoder(z, steps.shape[1])
             d = (r.clamp(-1, 1) - decoder_target(steps))[3:]
             values.append(10 * np.log10(4 / d.square().mean().item()))
@@ -51,6 +51,17 @@ def batch(pools, rng, size: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(out))
 
 
+def imagined_batch(pool: np.ndarray, latents: np.ndarray, rng, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random crops of whole clips with what the transformer makes of them (imagine.py): uint8 [size, F, CROP, CROP, 3] and float
+    [size * T, C, CROP/16, CROP/16]."""
+    clips, z, n = [], [], CROP // 16
+    for i in rng.integers(held_out(pool), len(latents), size):
+        y, x = rng.integers(0, latents.shape[3] - n + 1), rng.integers(0, latents.shape[4] - n + 1)
+        clips.append(pool[i, :, 16 * y:16 * y + CROP, 16 * x:16 * x + CROP])
+        z.append(latents[i, :, :, y:y + n, x:x + n])
+    return torch.from_numpy(np.stack(clips)), torch.from_numpy(np.concatenate(z).astype(np.float32))
+
+
 def main() -> None:
     gpu = parallel.device().type == "cuda"
     parser = argparse.ArgumentParser(description=__doc__)
@@ -59,6 +70,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--from", dest="source", type=pathlib.Path, help="start from this checkpoint of another, perhaps narrower, autoencoder")
     parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder alone, so that latents already made stay valid")
+    parser.add_argument("--imagined", action="store_true", help="with --freeze-encoder: every other step decodes what the transformer makes of the clips (papercut.imagine)")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--flicker", type=float, default=2., help="weight of the change of the error from frame to frame")
     parser.add_argument("--noise", type=float, default=.05, help="noise on latents that the decoder learns to bear, as a share of their size")
@@ -66,6 +78,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=48 if gpu else 2, help="clips of 13 frames a process and step (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=4000 if gpu else 1600, help="clips to render (default: %(default)s)")
     args = parser.parse_args()
+    if args.imagined and not args.freeze_encoder:
+        parser.error("--imagined needs --freeze-encoder: an encoder that learns leaves the transformer's latents behind")
     for i, (name, (width, height)) in enumerate(SIZES.items()):
         make_pool(args.work / f"data/{name}", args.clips // 4 ** i, width, height, 17, i + 1, 3., cores())
     parallel.run(train, args.processes, args)
@@ -102,11 +116,13 @@ def train(rank: int, workers: int, args) -> None:
     torch.manual_seed(it * 100 + rank)
     start, last, first = time.time(), time.time(), it
     batches = prefetch(lambda _: batch(pools, rng, args.batch), 4 if device.type == "cuda" else 0)
+    imagined = np.load(imagined_path(args.work, "wide"), mmap_mode="r") if args.imagined else None
 
     def judge(clips: int) -> None:
         live = {k: v.clone() for k, v in vae.state_dict().items()}
         vae.load_state_dict(average)
-        say(f"{it} held out {psnr(vae, pools[0][:clips]):.2f} dB ({clips} clips)")
+        as_made = "" if imagined is None else f", {psnr(vae, pools[0][:clips], imagined[:clips]):.2f} dB of what the transformer makes"
+        say(f"{it} held out {psnr(vae, pools[0][:clips]):.2f} dB{as_made} ({clips} clips)")
         vae.load_state_dict(live)
         save(checkpoint, vae=live, average=average, opt=opt.state_dict(), it=it, **kept)
 
@@ -114,10 +130,11 @@ def train(rank: int, workers: int, args) -> None:
         left = 1 - spent / (args.minutes * 60)
         for g in opt.param_groups:
             g["lr"] = args.lr * min(1, (it - first + 1) / 60) * min(1., max(.03, left / .4))
-        steps = to_steps(next(batches).to(device))
+        clips, z = imagined_batch(pools[0], imagined, rng, args.batch) if imagined is not None and it % 2 else (next(batches), None)
+        steps = to_steps(clips.to(device))
         b, t = steps.shape[:2]
         with parallel.autocast():
-            z, _ = vae.encoder(encoder_input(steps), t)
+            z = vae.encoder(encoder_input(steps), t)[0] if z is None else z.to(device)
             noise = args.noise * torch.randn_like(z) * (vae.std[:, None, None] if args.freeze_encoder else 1)
             r, _ = vae.decoder(z + noise, t)
         d = r.float() - decoder_target(steps)

@@ -5,7 +5,7 @@ the first frame is repeated four times, so that every latent frame is a group of
 of the scene.  The past enters through `Memory`: a layer sees its own input of the previous step, zeros at the start.
 Those inputs are all the state a stream has to carry.
 
-Space: all heavy work is at 1/8 and 1/16 of the frame's resolution; one light convolution works at 1/4.
+Space: the encoder works at 1/8 and 1/16 of the frame's resolution, the decoder at 1/4 as well, where edges are drawn.
 Tensors here are [steps, channels, rows, columns], with a batch's clips one after another along `steps`.
 """
 from __future__ import annotations
@@ -83,13 +83,14 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    def __init__(self, c1: int = 64, c2: int = 192, c3: int = 32):
+    def __init__(self, c1: int = 128, c2: int = 192, c3: int = 48):
         super().__init__()
         self.inp = nn.Conv2d(LATENT_CHANNELS, c2, 3, padding=1)
         self.coarse = nn.ModuleList([Block(c2), Memory(c2, 3), Block(c2), Block(c2)])
         self.up1 = nn.Conv2d(c2, 2 * 4 * c1, 1)
-        self.fine = nn.ModuleList([Block(c1), Memory(c1), Block(c1)])
+        self.fine = nn.ModuleList([Block(c1), Memory(c1), Block(c1), Block(c1)])
         self.up2 = nn.Conv2d(c1, 2 * 4 * c3, 1)
+        self.edges = nn.Sequential(Block(c3), Block(c3))
         self.out = nn.Conv2d(c3, 48, 3, padding=1)
 
     def forward(self, z, steps, past=()):
@@ -109,7 +110,7 @@ class Decoder(nn.Module):
         x = F.pixel_shuffle(split_steps(self.up1(x), 2), 2)
         x = run(self.fine, x, 2 * steps)
         x = act(F.pixel_shuffle(split_steps(self.up2(x), 2), 2))
-        return self.out(x), states
+        return self.out(self.edges(x)), states
 
 
 class VAE(nn.Module):

@@ -4,12 +4,15 @@ import random
 import tempfile
 import unittest
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 from papercut import checkpoints, pieces
 from papercut.data import decoder_target, encoder_input, prefetch, to_steps
+from papercut.imagine import imagine
 from papercut.train_transformer import chunks_of, draft_loss, imagined, noise_levels, weighted_errors
+from papercut.train_vae import held_out, imagined_batch
 from papercut.transformer import CHUNK, Transformer
 from papercut.vae import VAE
 
@@ -23,6 +26,16 @@ def restless(module: torch.nn.Module) -> torch.nn.Module:
 
 
 class Clips(unittest.TestCase):
+    def test_a_crop_of_imagined_latents_lies_where_its_frames_do(self):
+        pool = np.zeros((20, 5, 192, 256, 3), np.uint8)
+        pool[:] = np.arange(20, dtype=np.uint8)[:, None, None, None, None]
+        pool[..., 1], pool[..., 2] = np.arange(192)[:, None] // 16, np.arange(256) // 16
+        latents = pool[:, ::4, ::16, ::16].transpose(0, 1, 4, 2, 3).astype(np.float16)
+        clips, z = imagined_batch(pool, latents, np.random.default_rng(0), 6)
+        self.assertEqual((clips.shape, z.shape), ((6, 5, 128, 128, 3), (12, 3, 8, 8)))
+        self.assertTrue(torch.equal(clips[:, ::4, ::16, ::16].permute(0, 1, 4, 2, 3).flatten(0, 1).float(), z))
+        self.assertGreaterEqual(int(clips[..., 0].min()), held_out(pool))
+
     def test_the_first_frame_stands_for_a_step_of_four(self):
         clip = torch.randint(0, 256, (1, 5, 8, 8, 3), dtype=torch.uint8)
         steps = to_steps(clip)
@@ -222,6 +235,20 @@ class Drafts(unittest.TestCase):
         for frame in (1, 2, 5):
             self.assertTrue(torch.equal(own[:, 0], own[:, frame]))
         self.assertTrue(0 < own[:, 0].sum() < 16)
+
+    def test_each_chunk_is_imagined_after_the_true_ones_before_it(self):
+        def made(x):
+            torch.manual_seed(4)
+            with torch.no_grad():
+                return imagine(self.net, x, self.gist[:, None], torch.ones(2, 1), self.chunk)
+
+        before, changed = made(self.x), self.x.clone()
+        changed[:, :, 3:6] += 1
+        after = made(changed)
+        self.assertFalse((before == self.x).any())
+        self.assertTrue(torch.equal(before[:, :, :3], after[:, :, :3]))
+        for frame in (3, 4, 5, 6):
+            self.assertFalse(torch.equal(before[:, :, frame], after[:, :, frame]))
 
     def test_the_best_draft_knows_how_far_it_is_off(self):
         torch.manual_seed(0)

@@ -1,0 +1,74 @@
+"""Has the trained transformer imagine the autoencoder's own clips, so that the decoder learns what it will be given when videos are made:
+python -m papercut.imagine [--work DIR]
+
+A latent that the transformer made is not the encoder's: it is softer, and frayed where much moves.  Here the latents of rendered clips
+get noise and lose it again in one step, each chunk after the true one before it, so that they still belong to their frames.  The decoder
+that is trained on them (train_vae.py --freeze-encoder) takes part in the denoising (the idea of LTX-Video's decoder, arXiv:2501.00103).
+"""
+from __future__ import annotations
+
+import argparse
+import pickle
+import random
+
+import numpy as np
+import torch
+
+from . import parallel
+from .checkpoints import load_networks, load_vae
+from .data import add_work, encoder_input, imagined_path, to_steps
+from .tokenizer import make_tokenizer
+from .train_transformer import captions_of, guess, tokens
+from .transformer import CHUNK
+
+LEVELS = (.5, .8)  # noise levels of a last step
+AT_ONCE = 8  # clips
+
+
+def imagine(net, x0: torch.Tensor, embeds, mask, chunk: torch.Tensor) -> torch.Tensor:
+    """Normalised latents [n, C, T, h, w] as the network makes each chunk from noise between LEVELS and the clean frames before it."""
+    n, _, frames = x0.shape[:3]
+    out, past = torch.empty_like(x0), net.no_past(x0)
+    draft = guess(net, x0, embeds[:, 0], chunk, torch.arange(frames))
+    low, high = LEVELS
+    for number in range(int(chunk[-1]) + 1):
+        here = (chunk == number).to(x0.device)  # bool [T]
+        sigma = (low + (high - low) * torch.rand(n, 1, device=x0.device)) * here
+        s = sigma[:, None, :, None, None]
+        x = (1 - s) * x0 + s * torch.randn_like(x0)
+        v = net(x, 1000 * sigma, embeds, mask, past, past, chunk, draft)[0]
+        out[:, :, here] = (x - s * v)[:, :, here]
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_work(parser)
+    parser.add_argument("--pool", default="wide", help="which clips of the autoencoder's (default: %(default)s)")
+    args = parser.parse_args()
+    device, rng, tokenizer = parallel.device(), random.Random(0), make_tokenizer()
+    torch.manual_seed(0)
+    vae, _ = load_vae(args.work)
+    text, net, _ = load_networks(args.work)
+    for module in (vae, text, net):
+        module.to(device).requires_grad_(False)
+    clips = np.load(args.work / f"data/{args.pool}.npy", mmap_mode="r")
+    scenes = pickle.loads((args.work / f"data/{args.pool}.scenes").read_bytes())
+    made = []
+    for i in range(0, len(scenes), AT_ONCE):
+        steps = to_steps(torch.from_numpy(clips[i:i + AT_ONCE].copy()).to(device))
+        b, t = steps.shape[:2]
+        chunk = torch.tensor([0, 1, 1, *(2 + k // CHUNK for k in range(t))][:t])  # as videos are made
+        words, _ = captions_of(scenes[i:i + AT_ONCE], rng, 0.)
+        with parallel.autocast():
+            z = vae.normalise(vae.encoder(encoder_input(steps), t)[0])
+            embeds, mask = text(*(x.to(device) for x in tokens(tokenizer, words)))
+            x = imagine(net, z.view(b, t, *z.shape[1:]).transpose(1, 2).float(), embeds, mask, chunk)
+        made.append(vae.denormalise(x.transpose(1, 2)).half().cpu().numpy())
+        if i % 200 == 0:
+            print(f"{i} of {len(scenes)} clips", flush=True)
+    np.save(imagined_path(args.work, args.pool), np.concatenate(made))
+
+
+if __name__ == "__main__":
+    main()
