@@ -225,7 +225,7 @@ def known_words() -> list[str]:
                 walk(v)
 
     if world.WORLD is world.WIDE:
-        words.append("和与")
+        words += ["和", "与"]
     else:
         of_this_world.discard("yes")
     walk(ZH)

@@ -7,7 +7,7 @@ import pathlib
 import torch
 
 from .text_encoder import TextEncoder
-from .tokenizer import make_tokenizer
+from .tokenizer import make_tokenizer, words_of
 from .transformer import Transformer
 from .vae import VAE
 
@@ -40,6 +40,16 @@ def fit(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
         new[cut] = old[cut]
 
 
+def with_words(state: dict[str, torch.Tensor], known: list[str], made: dict[str, torch.Tensor], words: list[str]) -> dict[str, torch.Tensor]:
+    """Weights of text encoder and transformer, which know the words `known`, for those of `words`: new words and heads of other
+    attributes are as `made`."""
+    table, rows = made["text.words.weight"].clone(), {word: i for i, word in enumerate(known)}
+    for i, word in enumerate(words):
+        if word in rows:
+            table[i] = state["text.words.weight"][rows[word]]
+    return made | {k: v for k, v in state.items() if k in made and v.shape == made[k].shape} | {"text.words.weight": table}
+
+
 def load_vae(work: pathlib.Path, untrained: bool = False) -> tuple[VAE, str]:
     """The averaged autoencoder and a sentence on its training."""
     vae, path = VAE(), work / "vae.pt"
@@ -62,5 +72,7 @@ def load_networks(work: pathlib.Path, untrained: bool = False) -> tuple[TextEnco
     state = load(path)
     net = Transformer(**state["shape"])
     both = torch.nn.ModuleDict({"text": text, "net": net})
+    if state["words"] != words_of(make_tokenizer()):
+        raise SystemExit(f"{path} knows other words than this recipe: go on training it (papercut.train_transformer --resume)")
     both.load_state_dict(state["average"])
     return text.eval(), net.eval(), f"Transformer: {state['it']} steps."

@@ -72,12 +72,10 @@ def _subject(stage: Stage, shadows: bool) -> None:
 
 
 def _other(stage: Stage, shadows: bool) -> None:
-    """The second subject walks to and fro in front of the first."""
+    """The second subject goes to and fro in front of the first, from the left and back within eight seconds."""
     s, t = stage.scene, stage.t
-    phase = stage.r(10, 0, 0, 0, 6.283)
-    angle = .55 * t + phase
+    phase, size, angle = POSES.get(s.other, 0.), .8, .25 * math.pi * (t - 1.5)
     action = {"ball": "roll", "person": "walk"}.get(s.other, "run")
-    size = .8 * stage.r(10, 0, 4, .96, 1.06)
     _place(stage, s.other, action, "right", s.other_color, .62 * min(1., stage.half_w / .8) * math.sin(angle), FEET + .075,
            size if math.cos(angle) > 0 else -size, size, phase, 1., shadows)
 

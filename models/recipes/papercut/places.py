@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 
 from .shapes import mix
-from .stage import Stage
+from .stage import Stage, hashed
 
 SKIES = {"day": ((84, 166, 242), (206, 234, 250)), "sunset": ((104, 64, 152), (255, 178, 92)), "night": ((14, 18, 56), (52, 66, 132))}
 SEAS = {"day": ((64, 190, 216), (14, 86, 146)), "sunset": ((164, 112, 160), (48, 58, 124)), "night": ((24, 56, 110), (6, 20, 60))}
@@ -280,8 +280,9 @@ def rain(st: Stage) -> None:
     wide, high = st.enter_frame()
     wide, high = wide + .3, high + .3
     for k in range(int(16 * wide * high / 1.8)):
-        x = (st.r(8, k, 0) * wide - st.way(1.2)) % wide - wide / 2
-        y = (st.r(8, k, 1) * high + st.t * st.r(8, k, 2, 1.3, 1.7)) % high - high / 2
+        # The same rain in all scenes, which falls through the frame in a second.
+        x = (hashed(0, 8, k, 0) * wide - st.way(1.2)) % wide - wide / 2
+        y = (hashed(0, 8, k, 1) + st.t) % 1 * high - high / 2
         st.pen.line(x, y, x - .035, y + .13, .013, (214, 230, 250))
     st.leave()
 

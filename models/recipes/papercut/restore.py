@@ -16,13 +16,14 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from tokenizers import Tokenizer
 
 from . import export, parallel
 from .checkpoints import save
 from .data import add_work, render_with_masks, renderers
 from .prepare import encode, importance
 from .text_encoder import TextEncoder
-from .tokenizer import make_tokenizer
+from .tokenizer import words_of
 from .transformer import Transformer
 from .vae import VAE
 
@@ -67,7 +68,8 @@ def main() -> None:
     for file in files:
         if file.exists():
             parser.error(f"{file} is there already: name another folder with --work, or move it away")
-    vae, both = VAE(), torch.nn.ModuleDict({"text": TextEncoder(make_tokenizer().get_vocab_size()), "net": Transformer()})
+    words = words_of(Tokenizer.from_file(str(args.package / "tokenizer.json")))
+    vae, both = VAE(), torch.nn.ModuleDict({"text": TextEncoder(len(words)), "net": Transformer()})
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         for tensor in [*vae.state_dict().values(), *both.state_dict().values()]:
             tensor.copy_(torch.randn_like(tensor).half())
@@ -87,7 +89,7 @@ def main() -> None:
     weight = importance(vae, encode(vae, images, parallel.device()), parallel.device()).cpu()
     steps = [int(n) for n in re.findall(r"(\d+) steps", tomllib.loads((args.package / "model.toml").read_text())["provenance"])]
     save(files[0], average=vae.state_dict(), importance=weight, it=steps[0])
-    save(files[1], shape={"d": both["net"].d, "layers": len(both["net"].blocks)}, average=both.state_dict(), it=steps[1])
+    save(files[1], shape={"d": both["net"].d, "layers": len(both["net"].blocks)}, words=words, average=both.state_dict(), it=steps[1])
     print("wrote", *files)
 
 

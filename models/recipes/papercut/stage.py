@@ -57,7 +57,7 @@ class Stage:
         elif s.camera.startswith("tilt"):
             y = .2 * ease * (-1 if s.camera == "tilt up" else 1)
         elif s.camera == "orbit":
-            orbit = .34 * t
+            orbit = math.pi / 9 * t  # half a turn in three seconds, as painter.py turns who stands in the middle
         return x, y, zoom, orbit
 
     def way(self, p: float) -> float:

@@ -26,6 +26,12 @@ def make_tokenizer() -> Tokenizer:
     return tokenizer
 
 
+def words_of(tokenizer: Tokenizer) -> list[str]:
+    """Its vocabulary, in the order of the ids."""
+    vocabulary = tokenizer.get_vocab()
+    return sorted(vocabulary, key=vocabulary.get)
+
+
 def make_words() -> Tokenizer:
     """Splits a text into as few known words as it can, so that `月球` is not taken for known where its characters are, from `月光` and `皮球`."""
     normalizer, splitter = normalizers.Lowercase(), pre_tokenizers.BertPreTokenizer()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import copy
 import itertools
 import pathlib
 import pickle
@@ -20,18 +21,19 @@ import torch
 
 from . import parallel
 from .captions import ATTRIBUTES, UNSAID, caption
-from .checkpoints import load, load_vae, save
+from .checkpoints import load, load_vae, save, with_words
 from .data import add_work, prefetch
 from .optim import MuonAdam
 from .prepare import POOLS
 from .text_encoder import TextEncoder, targets
-from .tokenizer import make_tokenizer, pad_batch
+from .tokenizer import make_tokenizer, pad_batch, words_of
 from .transformer import CHUNK, Transformer
 from .world import WORLD, Scene
 
 KINDS = ("images", "clips", "sequences")
 SUBJECT_WEIGHT = {"images": 5., "clips": 2., "sequences": 2.}  # what an error on a subject counts more than elsewhere; where all moves, less: a background that stands still is seen as well
-MOVEMENTS = {"static": .2, "pan": .2, "zoom": .2, "tilt": .2, "orbit": .2, "static beside": .25, "zoom beside": .25}  # how often they are drawn, however many of each there are
+MOVEMENTS = {"static": .25, "pan": .2, "zoom": .2, "tilt": .15, "orbit": .2, "approach": .15, "static beside": .25, "zoom beside": .2}  # how often they are drawn, however many of each there are
+STAY_WEIGHT = 10.  # what it counts that the text encoder makes something else of words it knew before
 NOISY_PAST = .1  # the most noise that drafts get used to in what they follow on
 DRAFT_WEIGHT = .2  # what the draft's own error counts
 DRAFT_FRAMES = 80  # latent frames a process and step while drafts are trained alone
@@ -46,8 +48,8 @@ def shares(kind: str) -> dict[str, float]:
 
 
 def movement(scene: Scene) -> str:
-    """What the camera does, and whether it does so beside a traveller."""
-    return scene.camera.split()[0] + " beside" * scene.travels
+    """What the camera does, and whether it does so beside a traveller; or that somebody comes or goes."""
+    return "approach" if scene.direction in ("towards", "away") else scene.camera.split()[0] + " beside" * scene.travels
 
 
 def odds(pool: str, scenes: list[Scene]) -> list[float]:
@@ -234,7 +236,13 @@ class Run:
         self.both = torch.nn.ModuleDict({"text": TextEncoder(self.tokenizer.get_vocab_size()), "net": Transformer(**self.shape)}).to(self.device)
         self.text, self.net = self.both["text"], self.both["net"]
         self.opt = MuonAdam(self.both.named_parameters(), args.lr, is_matrix, adam_scale=.4)
-        self.it, self.resumed = state.get("it", 0), bool(state)
+        self.it, self.resumed, self.words = state.get("it", 0), bool(state), words_of(self.tokenizer)
+        known = state.get("words", self.words)
+        self.new_words = torch.tensor([i for i, word in enumerate(self.words) if word not in known], device=self.device)
+        if known != self.words:
+            made = self.both.state_dict()
+            state |= {name: with_words(state[name], known, made, self.words) for name in ("live", "average") if name in state}
+            state.pop("opt", None)
         if state:
             self.both.load_state_dict(state.get("live", state["average"]))
             if "opt" in state:
@@ -259,7 +267,7 @@ class Run:
 
     def save(self) -> None:
         if self.rank == 0:
-            save(self.checkpoint, shape=self.shape, live=self.both.state_dict(), average=self.average, opt=self.opt.state_dict(), it=self.it)
+            save(self.checkpoint, shape=self.shape, words=self.words, live=self.both.state_dict(), average=self.average, opt=self.opt.state_dict(), it=self.it)
 
 
 def descend(opt: MuonAdam, loss: torch.Tensor, module: torch.nn.Module, lr: float, workers: int, clip: float = float("inf")) -> None:
@@ -274,16 +282,24 @@ def descend(opt: MuonAdam, loss: torch.Tensor, module: torch.nn.Module, lr: floa
 
 
 def train_captions(run: Run) -> None:
-    """Trains the text encoder alone, to tell scenes' attributes from their captions."""
-    start = time.time()
-    for i in range(run.args.text_steps):
+    """Trains the text encoder alone, to tell scenes' attributes from their captions.  Where words are new to it, what it made of
+    captions without them stays, for the transformer was trained on that."""
+    start, before, steps = time.time(), copy.deepcopy(run.text).requires_grad_(False), run.args.text_steps
+    for i in range(steps):
         rng = random.Random(-i * 64 - run.rank)
         texts, said = captions_of([Scene.sample(rng) for _ in range(48)], rng, .03)
-        embeds, _ = run.embed(texts)
+        ids, mask = (x.to(run.device) for x in tokens(run.tokenizer, texts))
+        embeds, _ = run.text(ids, mask)
         loss, right = run.text.attribute_loss(embeds, targets(said).to(run.device))
-        run.update(loss, min(1., (i + 1) / 20))
+        strayed = torch.zeros(())
+        if len(run.new_words):
+            known = ~torch.isin(ids, run.new_words).any(1)
+            strayed = (embeds - before(ids, mask)[0])[known].square().sum() / mask[known].sum() / embeds.shape[2]
+            loss = loss + STAY_WEIGHT * strayed
+        run.update(loss, min(1., (i + 1) / 20, max(.03, 2 * (1 - i / steps))))
         if i % 20 == 19:
-            run.say(f"captions {i + 1} {time.time() - start:.0f}s loss {loss.item():.3f} right {right:.3f}")
+            run.say(f"captions {i + 1} {time.time() - start:.0f}s loss {loss.item():.3f} right {right:.3f} strayed {strayed.item():.4f}")
+    run.average |= {k: v.clone() for k, v in run.both.state_dict().items() if k.startswith("text.")}
 
 
 def train_drafts(run: Run, data: Latents) -> None:
@@ -384,7 +400,7 @@ def train(rank: int, workers: int, args) -> None:
     run.say(" ".join(f"{name} {sum(p.numel() for p in module.parameters()) / 1e6:.2f}M" for name, module in (("text encoder", run.text), ("transformer", run.net))), f"on {run.device}")
     data = Latents(args.work)
     torch.manual_seed(run.it * 1000 + rank)
-    if run.it == 0:
+    if run.it == 0 or len(run.new_words):
         train_captions(run)
     if args.draft_minutes:
         train_drafts(run, data)

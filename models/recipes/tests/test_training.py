@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from papercut import checkpoints, pieces
 from papercut.data import decoder_target, encoder_input, prefetch, to_steps
 from papercut.imagine import imagine
+from papercut.text_encoder import TextEncoder
 from papercut.train_transformer import chunks_of, draft_loss, imagined, noise_levels, weighted_errors
 from papercut.train_vae import held_out, imagined_batch
 from papercut.transformer import CHUNK, Transformer
@@ -265,6 +266,17 @@ class Checkpoints(unittest.TestCase):
         checkpoints.fit(new, old.state_dict())
         x = torch.randn(1, 5, 7, 7)
         torch.testing.assert_close(new(x)[:, :6], old(x[:, :4]))
+
+    def test_words_keep_their_meaning_when_others_are_added(self):
+        known, words = ["[PAD]", "cat", "dog"], ["[PAD]", "car", "cat", "dog"]
+        old, new = torch.nn.ModuleDict({"text": TextEncoder(3)}), torch.nn.ModuleDict({"text": TextEncoder(4)})
+        made = {k: v.clone() for k, v in new.state_dict().items()}
+        made["text.heads.subject.weight"] = torch.zeros(40, 256)  # of more subjects
+        grown = checkpoints.with_words(old.state_dict(), known, made, words)
+        self.assertTrue(torch.equal(grown["text.words.weight"][[0, 2, 3]], old["text"].words.weight))
+        self.assertTrue(torch.equal(grown["text.words.weight"][1], made["text.words.weight"][1]))
+        self.assertTrue(torch.equal(grown["text.layers.0.o.weight"], old["text"].layers[0].o.weight))
+        self.assertEqual(grown["text.heads.subject.weight"].shape, (40, 256))
 
     def test_pieces_bring_back_the_averaged_weights(self):
         with tempfile.TemporaryDirectory() as folder:

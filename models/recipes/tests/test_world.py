@@ -49,7 +49,7 @@ class Drawing(unittest.TestCase):
             there = scene.with_(direction="none", camera="static")
             change = np.abs(there.render(128, 80, 1)[0].astype(int) - without.render(128, 80, 1)[0]).max(-1) > 40
             covered = there.subject_mask(128, 80, 0., 1) > .5
-            self.assertGreater((change & covered).sum() / covered.sum(), .6, scene)
+            self.assertGreater((change & covered).sum() / covered.sum(), .55, scene)
 
     def test_a_subject_begins_in_the_same_place_and_pose_whatever_the_seed(self):
         for scene in scenes(12):
