@@ -12,7 +12,7 @@ from .world import Scene
 
 UNSAID = "unsaid"
 LANGUAGES = ("zh", "en")
-ATTRIBUTES = ("subject", "place", "time", "color", "action", "direction", "camera", "weather", *(("other", "pillars") if world.WORLD is world.WIDE else ()))
+ATTRIBUTES = ("subject", "place", "time", "color", "action", "direction", "camera", "weather", "other", "pillars")
 
 ZH = {
     "subject": {"cat": ("猫", "猫", "猫咪", "小猫"), "dog": ("狗", "狗狗", "小狗"), "butterfly": ("蝴蝶",), "bird": ("鸟", "小鸟", "鸟儿"),
@@ -135,9 +135,9 @@ def chinese(said: dict[str, str], rng: random.Random) -> str:
         color = rng.choice((c + "色的", c + "色的", c + "色", c + "的"))
     elif rng.random() < .08:
         color = rng.choice(ZH["nice"])
-    thing = rng.choice(("", pick("counter", said["subject"]), pick("counter", said["subject"]))) + color + noun
     if has("other"):
-        thing += rng.choice(("和", "与")) + pick("counter", said["other"]) + pick("subject", said["other"])
+        noun += rng.choice(("和", "与")) + pick("counter", said["other"]) + pick("subject", said["other"])
+    thing = rng.choice(("", pick("counter", said["subject"]), pick("counter", said["subject"]))) + color + noun
     action = pick("action", said["action"]) if has("action") else ""
     way = pick("direction", said["direction"]) if has("direction") else ""
     watch = said["time"] == "sunset" and rng.random() < .35
@@ -181,11 +181,9 @@ def english(said: dict[str, str], rng: random.Random) -> str:
         return ", ".join([text, *tail])
     noun, place = pick("subject", said["subject"]), (pick("place", said["place"]) if has("place") else "")
     adjective = pick("color", said["color"]) if has("color") else (rng.choice(EN["nice"]) if rng.random() < .08 else "")
-    words = (adjective + " " + noun).strip()
+    words = (adjective + " " + noun).strip() + (" and a " + pick("subject", said["other"]) if has("other") else "")
     article = rng.choice(("", "the ", "an " if words[0] in "aeiou" else "a ", "an " if words[0] in "aeiou" else "a "))
     thing = article + words
-    if has("other"):
-        thing += " and a " + pick("subject", said["other"])
     way = pick("direction", said["direction"]) if has("direction") else ""
     style = rng.random()
     if said["time"] == "sunset" and rng.random() < .35 and said["action"] in ("sit", UNSAID):
@@ -210,24 +208,15 @@ def english(said: dict[str, str], rng: random.Random) -> str:
 
 def known_words() -> list[str]:
     """All words and phrases that captions are made of, and a few that people add without changing the meaning."""
-    words: list[str] = []
-    of_this_world = {v for values in VALUES.values() for v in values}
+    words: list[str] = ["和", "与"]
 
     def walk(x):
         if isinstance(x, str):
             words.append(x)
-        elif isinstance(x, dict):
-            for k, v in x.items():
-                if k in of_this_world or x in (ZH, EN):
-                    walk(v)
         else:
-            for v in x:
+            for v in x.values() if isinstance(x, dict) else x:
                 walk(v)
 
-    if world.WORLD is world.WIDE:
-        words += ["和", "与"]
-    else:
-        of_this_world.discard("yes")
     walk(ZH)
     walk(EN)
     words += ("a an the is are there and in on at of with sitting sits watching looking sunset temple sun moon stars star flower flowers tree trees "

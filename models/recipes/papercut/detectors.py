@@ -1,6 +1,6 @@
 """Small convolutional networks that name what a video shows, trained on renders only: the judges of evaluate.py.
 
-`Appearance` names subject, place, time of day and colour in single frames of any shape; `Motion` names action, direction
+`Appearance` names subjects, place, time of day, colour and weather in single frames of any shape; `Motion` names action, direction
 and camera from six frames over a second and a third.  Neither plays a part in training or choosing papercut.
 """
 from __future__ import annotations
@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from . import world
 from .world import Scene
 
-APPEARANCE = {"subject": world.SUBJECTS, "place": world.PLACES, "time": tuple(world.TIMES), "color": tuple(world.COLORS)}
+APPEARANCE = {"subject": world.SUBJECTS, "place": world.PLACES, "time": tuple(world.TIMES), "color": tuple(world.COLORS),
+              "weather": world.WORLD.weathers, "other": world.SUBJECTS}
 MOTION = {"action": world.ALL_ACTIONS, "direction": world.DIRECTIONS, "camera": world.CAMERAS}
 CLASSES = APPEARANCE | MOTION
 OFFSETS = (0, 2, 4, 8, 16, 32)  # the frames `Motion` looks at

@@ -33,7 +33,8 @@ from .world import WORLD, Scene
 KINDS = ("images", "clips", "sequences")
 SUBJECT_WEIGHT = {"images": 5., "clips": 2., "sequences": 2.}  # what an error on a subject counts more than elsewhere; where all moves, less: a background that stands still is seen as well
 MOVEMENTS = {"static": .25, "pan": .2, "zoom": .2, "tilt": .15, "orbit": .2, "approach": .15, "static beside": .25, "zoom beside": .2}  # how often they are drawn, however many of each there are
-STAY_WEIGHT = 10.  # what it counts that the text encoder makes something else of words it knew before
+SELDOM = 2.  # how much more often than there are pillars and second subjects are drawn
+STAY_WEIGHT = 2.  # what it counts that the text encoder makes something else of words it knew before
 NOISY_PAST = .1  # the most noise that drafts get used to in what they follow on
 DRAFT_WEIGHT = .2  # what the draft's own error counts
 DRAFT_FRAMES = 80  # latent frames a process and step while drafts are trained alone
@@ -53,10 +54,12 @@ def movement(scene: Scene) -> str:
 
 
 def odds(pool: str, scenes: list[Scene]) -> list[float]:
-    """How often the scenes of a pool are drawn: all subjects alike, and kinds of movement, where there is any, as often as MOVEMENTS says."""
+    """How often the scenes of a pool are drawn: all subjects alike, kinds of movement, where there is any, as often as MOVEMENTS says,
+    and what there is little of more often."""
     counts = collections.Counter(map(movement, scenes))
     of_movement = lambda s: 1 if pool.startswith("images") else MOVEMENTS[movement(s)] / counts[movement(s)]
-    return [of_movement(s) / WORLD.subjects[s.subject] for s in scenes]
+    seldom = lambda s: SELDOM if s.pillars or s.other != "none" else 1
+    return [of_movement(s) * seldom(s) / WORLD.subjects[s.subject] for s in scenes]
 
 
 class Latents:
@@ -152,14 +155,22 @@ def guess(net: Transformer, x0: torch.Tensor, gist: torch.Tensor, chunk: torch.T
 
 def imagined(net: Transformer, x0, sigma, embeds, mask, chunk, times) -> torch.Tensor:
     """x0 with its clean frames as the network itself makes them in a last step, in some of the sequences: what a video's next chunk
-    follows on is not the truth but a picture with the network's faults (the idea of Self Forcing, arXiv:2506.08009, for the price of one call)."""
-    level = (.4 + .4 * torch.rand(len(x0), 1, device=x0.device)).expand_as(sigma)
-    s = level[:, None, :, None, None]
-    x = (1 - s) * x0 + s * torch.randn_like(x0)
-    past = net.no_past(x0)
-    v = net(x, 1000 * level, embeds, mask, past, past, chunk, guess(net, x0, embeds[:, 0], chunk, times))[0]
-    own = (sigma < LEAST) & (torch.rand(len(x0), 1, device=x0.device) < OWN_PAST)
-    return torch.where(own[:, None, :, None, None], x - s * v.float(), x0)
+    follows on is not the truth but a picture with the network's faults (the idea of Self Forcing, arXiv:2506.08009, for the price of a
+    call).  In long sequences some are made of what was made before, as the faults of a long video pile up; the first chunk, which stays in
+    the window as it once was made, is not."""
+    past, made = net.no_past(x0), [x0]
+    sink = torch.arange(x0.shape[2], device=x0.device)[:, None, None] < CHUNK
+    for again in range(1 + (len(chunk) > 2 * CHUNK)):
+        level = (.4 + .4 * torch.rand(len(x0), 1, device=x0.device)).expand_as(sigma)
+        s = level[:, None, :, None, None]
+        x = (1 - s) * made[-1] + s * torch.randn_like(x0)
+        v = net(x, 1000 * level, embeds, mask, past, past, chunk, guess(net, made[-1], embeds[:, 0], chunk, times))[0]
+        made.append(torch.where(sink, made[-1], x - s * v.float()) if again else x - s * v.float())
+    dice, out = torch.rand(len(x0), 1, device=x0.device), x0
+    for i, x in enumerate(made[1:]):
+        own = (sigma < LEAST) & (dice < OWN_PAST * (1 - i / 2))
+        out = torch.where(own[:, None, :, None, None], x, out)
+    return out
 
 
 def draft_loss(draft, x0: torch.Tensor, subject: torch.Tensor, chunk: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -281,19 +292,27 @@ def descend(opt: MuonAdam, loss: torch.Tensor, module: torch.nn.Module, lr: floa
     opt.step()
 
 
+def told(rng: random.Random, seldom: bool) -> Scene:
+    """A scene to be told of; if it is to be a seldom one, with something that few scenes have."""
+    while True:
+        scene = Scene.sample(rng)
+        if not seldom or scene.pillars or scene.other != "none" or scene.weather == "rain" or movement(scene).split()[0] in ("tilt", "orbit", "approach"):
+            return scene
+
+
 def train_captions(run: Run) -> None:
     """Trains the text encoder alone, to tell scenes' attributes from their captions.  Where words are new to it, what it made of
     captions without them stays, for the transformer was trained on that."""
     start, before, steps = time.time(), copy.deepcopy(run.text).requires_grad_(False), run.args.text_steps
     for i in range(steps):
         rng = random.Random(-i * 64 - run.rank)
-        texts, said = captions_of([Scene.sample(rng) for _ in range(48)], rng, .03)
+        texts, said = captions_of([told(rng, bool(k % 2)) for k in range(48)], rng, .03)
         ids, mask = (x.to(run.device) for x in tokens(run.tokenizer, texts))
         embeds, _ = run.text(ids, mask)
         loss, right = run.text.attribute_loss(embeds, targets(said).to(run.device))
         strayed = torch.zeros(())
         if len(run.new_words):
-            known = ~torch.isin(ids, run.new_words).any(1)
+            known = ~torch.isin(ids, run.new_words).any(1) & torch.tensor([x["other"] in (UNSAID, "none") for x in said], device=run.device)
             strayed = (embeds - before(ids, mask)[0])[known].square().sum() / mask[known].sum() / embeds.shape[2]
             loss = loss + STAY_WEIGHT * strayed
         run.update(loss, min(1., (i + 1) / 20, max(.03, 2 * (1 - i / steps))))
@@ -303,13 +322,13 @@ def train_captions(run: Run) -> None:
 
 
 def train_drafts(run: Run, data: Latents) -> None:
-    """Trains drafts alone, on images and clean clips in turn: many more of them than the whole network sees in the same time."""
+    """Trains drafts alone, on images and clean clips and sequences in turn: many more of them than the whole network sees in the same time."""
     drafts = torch.nn.ModuleDict({"draft": run.net.draft, "beginning": run.net.beginning})
     opt = MuonAdam(drafts.named_parameters(), run.args.lr, is_matrix, adam_scale=.4)
     start, it, errors = time.time(), 0, {}
     while parallel.agree((done := (time.time() - start) / (60 * run.args.draft_minutes)) < 1):
         rng = random.Random(f"draft {run.it} {it} {run.rank}")
-        kind, frames = (("clips", 5), ("images", 1))[it % 2]
+        kind, frames = (("clips", 5), ("images", 1), ("sequences", 9))[it % 3]
         x0, subject, times, scenes = data.draw(rng, kind, DRAFT_FRAMES, frames)
         texts, _ = captions_of(scenes, rng, .12)
         x0, chunk = x0.to(run.device), chunks_of(frames, rng).to(run.device)

@@ -12,8 +12,8 @@ over what is cached, so a window can roll for ever.
 The convolutions see the frame before as well, place by place, for what moves, moves by less than a token: a pan, a run past
 the camera.  What they saw of a frame is cached as if it were keys and values of one more layer each.
 
-A draft of every chunk, by a few convolutions of its own, tells where what was there is going: from the last two frames before
-the chunk and the prompt's gist it guesses each latent, as a mean m and a variance V.  Where a scene begins, another small network
+A draft of every chunk, by a few convolutions of its own, tells where what was there is going: from the last three frames before
+the chunk (as many as a loop of a step or a wing's beat is long) and the prompt's gist it guesses each latent, as a mean m and a variance V.  Where a scene begins, another small network
 tells from the prompt and the place in the frame what is to be seen there.  What is left to the transformer is how the truth differs.
 Behind a gap, m = 0 and V = 1, which is what latents are at large.
 
@@ -33,6 +33,7 @@ from torch.nn import functional as F
 from .vae import LATENT_CHANNELS
 
 CHUNK = 3
+LOOK_BACK = 3                      # frames that a draft sees
 AHEAD, BEHIND = CHUNK - 1, 14      # how many frames a token may look ahead and behind; farther is as far as that
 TEXT = AHEAD + 1 + BEHIND          # kinds of keys: frames by distance, then the prompt's tokens, then those hidden
 KINDS = TEXT + 2
@@ -143,27 +144,28 @@ class Local(nn.Module):
 
 
 class Draft(nn.Module):
-    """Guesses the frames of a chunk from the two before it and the prompt's gist.
+    """Guesses the frames of a chunk from the LOOK_BACK before it and the prompt's gist.
 
     What the prompt does to the features is a linear function of the place in the frame, as the way of things under a zoom is.
-    In the end these features weigh what filters see in the two frames: to move a picture is linear in it, how far is what is to be told."""
+    In the end these features weigh what filters see in these frames: to move a picture is linear in it, how far is what is to be told.
+    The filters are as wide as the fastest moves in a chunk's time, which all go along x."""
 
-    def __init__(self, channels: int, text: int, width: int = 128, blocks: int = 3, filters: int = 256):
+    def __init__(self, channels: int, text: int, width: int = 128, blocks: int = 3, filters: int = 384):
         super().__init__()
         self.channels = channels
-        self.enter = nn.Conv2d(2 * (channels + 1) + POSITIONS, width, 3, padding=1)
+        self.enter = nn.Conv2d(LOOK_BACK * (channels + 1) + POSITIONS, width, 3, padding=1)
         self.a = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks)])
         self.b = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks)])
         self.said = nn.Linear(text, 3 * 2 * width * blocks)
         self.leave = nn.Conv2d(width, CHUNK * 2 * channels, 3, padding=1)
-        self.look, self.weigh = nn.Conv2d(2 * (channels + 1), filters, 3, padding=1), nn.Conv2d(width, filters, 1)
+        self.look, self.weigh = nn.Conv2d(LOOK_BACK * (channels + 1), filters, (3, 9), padding=(1, 4)), nn.Conv2d(width, filters, 1)
         self.move = nn.Conv2d(filters, CHUNK * channels, 1)
         for m in (*self.b, self.leave, self.move):
             nn.init.zeros_(m.weight)
             nn.init.zeros_(m.bias)
 
     def forward(self, known, gist, coordinates, positions):
-        """known [B, 2*(channels + 1), h, w]: two frames, each with a channel that is 1 if it is known, else 0 as all of it is;
+        """known [B, LOOK_BACK*(channels + 1), h, w]: frames, each with a channel that is 1 if it is known, else 0 as all of it is;
         gist [B, text], coordinates [2, h, w] and positions [POSITIONS, h, w] -> mean and logarithm of the variance, both [B, CHUNK, channels, h, w]."""
         b, _, h, w = known.shape
         x = self.enter(torch.cat([known, positions[None].expand(b, -1, -1, -1)], 1))
@@ -175,7 +177,7 @@ class Draft(nn.Module):
         x = F.gelu(x)
         change, log_variance = self.leave(x).reshape(b, CHUNK, 2 * self.channels, h, w).chunk(2, 2)
         change = change + self.move(self.look(known) * self.weigh(x)).reshape(change.shape)
-        last, is_known = known[:, None, self.channels + 1:-1], known[:, None, -1:]
+        last, is_known = known[:, None, -self.channels - 1:-1], known[:, None, -1:]
         return last + change * is_known, (log_variance - 1).clamp(-4., .5) * is_known
 
 
@@ -264,8 +266,8 @@ class Transformer(nn.Module):
         return [x[:, None] for x in self.beginning(gist, coordinates, self.positions(coordinates))]
 
     def follow(self, before, gist, frames: int):
-        """The same of the `frames` that follow on two others, [B, frames, C, h, w] each, and zeros where there are none; before
-        [B, 2*(C + 1), h, w] as Draft takes it."""
+        """The same of the `frames` that follow on others, [B, frames, C, h, w] each, and zeros where there are none; before
+        [B, LOOK_BACK*(C + 1), h, w] as Draft takes it."""
         coordinates = self.coordinates(*before.shape[2:], before)
         mean, log_variance = self.draft(before, gist, coordinates, self.positions(coordinates))
         ahead = torch.arange(frames, device=before.device).clamp(max=CHUNK - 1)
@@ -275,13 +277,13 @@ class Transformer(nn.Module):
         """The same for every frame of clean latents [B, C, T, h, w], chunk by chunk: what training sees at once.  times int [T]: their
         numbers in the whole sequence; no draft reaches over a gap."""
         known = F.pad(latents, (0, 0, 0, 0, 0, 0, 0, 1), value=1.).transpose(1, 2)
-        known = F.pad(known, (0, 0, 0, 0, 0, 0, 2, 0))  # two frames that nothing is known of
+        known = F.pad(known, (0, 0, 0, 0, 0, 0, LOOK_BACK, 0))  # frames that nothing is known of
         lengths, first, out = frame_chunks.unique_consecutive(return_counts=True)[1].tolist(), 0, []
         for n in lengths:
             if not first:
                 out.append([x.expand(-1, n, -1, -1, -1) for x in self.begin(gist, latents)])
             elif times[first] == times[first - 1] + 1:
-                out.append(self.follow(known[:, first:first + 2].flatten(1, 2), gist, n))
+                out.append(self.follow(known[:, first:first + LOOK_BACK].flatten(1, 2), gist, n))
             else:
                 out.append([torch.zeros_like(latents[:, :, :n]).transpose(1, 2)] * 2)
             first += n
@@ -318,9 +320,9 @@ class Transformer(nn.Module):
         kept = keep(known, b, n, self.d)
         if draft is None:
             gist = prompt_embeds[:, 0]
-            before = newest(2, kept, past_key[-1], past_value[-1], c + 1, rows, columns)
+            before = newest(LOOK_BACK, kept, past_key[-1], past_value[-1], c + 1, rows, columns)
             begins = self.begin(gist[None][past:].flatten(0, 1), latents)  # of nothing, where there is a past: that costs nothing
-            draft = [x + torch.cat([y, torch.zeros_like(x[:, :1])])[:b] for x, y in zip(self.follow(before.reshape(b, 2 * (c + 1), h, w), gist, t), begins)]
+            draft = [x + torch.cat([y, torch.zeros_like(x[:, :1])])[:b] for x, y in zip(self.follow(before.reshape(b, LOOK_BACK * (c + 1), h, w), gist, t), begins)]
         mean, variance = draft[0], draft[1].exp()
         s = sigma[..., None, None, None]
         rest, spread = frames - (1 - s) * mean, torch.rsqrt((1 - s).square() * variance + s.square())

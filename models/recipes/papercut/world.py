@@ -3,8 +3,7 @@
 A `Scene` is a handful of attributes (what the captions talk about) plus a seed (everything the captions leave open).
 `Scene.render` draws it at any size and any time (see painter.py, stage.py).
 
-The world comes in two sizes: `CORE` is what papercut is trained on, `WIDE` has more subjects, places, weather, actions
-and cameras.  `WORLD` names the one in use; captions, vocabulary and attribute values follow it.
+`WORLD` says what there is and how often; captions, vocabulary and attribute values follow it.
 """
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ TIMES = {"day": .42, "sunset": .30, "night": .28}
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """Which attributes there are, with their weights."""
+    """Which attributes there are, with their weights; a scene's own are drawn by `Scene.sample`."""
     subjects: dict[str, float]
     places: tuple[str, ...]
     homes: dict[str, tuple[float, ...]]  # where a subject is at home; odd combinations stay possible, so that prompts can ask for them
@@ -42,29 +41,18 @@ class World:
     pillars: float  # share of travels past pillars in front
 
 
-CORE = World(
-    subjects={"none": 1., "cat": 2., "dog": 2., "butterfly": 1.7, "bird": 1.3, "fish": 1.3, "drone": 1.7, "ball": 1.},
-    places=("windowsill", "snow", "garden", "underwater", "ruins", "city"),
-    homes={"none": (2, 2, 2, 2, 2, 2), "cat": (5, 2, 2, 1, 1.5, 2), "dog": (1.5, 4, 3, 1, 1.5, 2), "butterfly": (1.5, 1, 4, 3, 1.5, 1),
-           "bird": (1.5, 2, 3, 1, 2, 3), "fish": (.6, .6, .6, 7, .6, .6), "drone": (1, 1.5, 1.5, 1, 4, 3), "ball": (2, 2, 3, 1.5, 2, 2)},
-    actions={"none": ("none",), "cat": ("sit", "run"), "dog": ("sit", "run"), "butterfly": ("fly",), "bird": ("fly",), "fish": ("swim",),
-             "drone": ("hover", "fly"), "ball": ("bounce", "roll")},
-    directions=("none", "left", "right"),
-    cameras={"static": .6, "pan left": .1, "pan right": .1, "zoom in": .1, "zoom out": .1},
-    weathers=("clear", "snow"), pairs=0., pillars=0.,
-)
-WIDE = World(
-    subjects=CORE.subjects | {"car": 1.3, "person": 1.5},
-    places=(*CORE.places, "seaside"),
-    homes={k: (*v, {"bird": 3, "dog": 3, "ball": 2, "none": 2, "fish": .6}.get(k, 1.5)) for k, v in CORE.homes.items()}
-    | {"car": (.5, 2, 1, .5, 1.5, 6, 2), "person": (1.5, 3, 3, 1, 2, 3, 3)},
-    actions=CORE.actions | {"cat": ("sit", "run", "jump", "walk"), "dog": ("sit", "run", "jump", "walk"), "car": ("drive",), "person": ("walk", "run", "jump")},
+WORLD = World(
+    subjects={"none": 1., "cat": 2., "dog": 2., "butterfly": 1.7, "bird": 1.3, "fish": 1.3, "drone": 1.7, "ball": 1., "car": 1.3, "person": 1.5},
+    places=("windowsill", "snow", "garden", "underwater", "ruins", "city", "seaside"),
+    homes={"none": (2, 2, 2, 2, 2, 2, 2), "cat": (5, 2, 2, 1, 1.5, 2, 1.5), "dog": (1.5, 4, 3, 1, 1.5, 2, 3), "butterfly": (1.5, 1, 4, 3, 1.5, 1, 1.5),
+           "bird": (1.5, 2, 3, 1, 2, 3, 3), "fish": (.6, .6, .6, 7, .6, .6, .6), "drone": (1, 1.5, 1.5, 1, 4, 3, 1.5), "ball": (2, 2, 3, 1.5, 2, 2, 2),
+           "car": (.5, 2, 1, .5, 1.5, 6, 2), "person": (1.5, 3, 3, 1, 2, 3, 3)},
+    actions={"none": ("none",), "cat": ("sit", "run", "jump", "walk"), "dog": ("sit", "run", "jump", "walk"), "butterfly": ("fly",), "bird": ("fly",),
+             "fish": ("swim",), "drone": ("hover", "fly"), "ball": ("bounce", "roll"), "car": ("drive",), "person": ("walk", "run", "jump")},
     directions=("none", "left", "right", "towards", "away"),
     cameras={"static": .5, "pan left": .08, "pan right": .08, "zoom in": .08, "zoom out": .08, "tilt up": .06, "tilt down": .06, "orbit": .06},
     weathers=("clear", "snow", "rain"), pairs=.12, pillars=.3,
 )
-WORLD = CORE
-
 SUBJECTS, PLACES, CAMERAS, DIRECTIONS = tuple(WORLD.subjects), WORLD.places, tuple(WORLD.cameras), WORLD.directions
 ALL_ACTIONS = tuple(dict.fromkeys(a for s in SUBJECTS for a in WORLD.actions[s]))
 WALKERS = ("cat", "dog", "ball", "car", "person")  # stand on the ground; the others are in the air
@@ -87,10 +75,10 @@ class Scene:
     pillars: bool = False  # pillars stand in front of the subject's way
 
     @staticmethod
-    def sample(rng: random.Random, world: World | None = None, held_out: bool = False) -> "Scene":
+    def sample(rng: random.Random, held_out: bool = False) -> "Scene":
         """Draws a scene: homely combinations often, odd ones sometimes; never held-out ones, or only those."""
         while True:
-            scene = Scene._draw(rng, world or WORLD)
+            scene = Scene._draw(rng)
             if scene.held_out == held_out:
                 return scene
 
@@ -102,30 +90,30 @@ class Scene:
         return zlib.crc32(f"{self.subject} {self.place} {self.time} {self.color}".encode()) % 8 == 0
 
     @staticmethod
-    def _draw(rng: random.Random, world: World) -> "Scene":
-        subject = rng.choices(list(world.subjects), list(world.subjects.values()))[0]
-        place = rng.choices(world.places, world.homes[subject])[0]
+    def _draw(rng: random.Random) -> "Scene":
+        subject = rng.choices(list(WORLD.subjects), list(WORLD.subjects.values()))[0]
+        place = rng.choices(WORLD.places, WORLD.homes[subject])[0]
         time = rng.choices(list(TIMES), list(TIMES.values()))[0]
         color = rng.choice(NATURAL[subject] if subject == "none" or rng.random() < .55 else list(COLORS)[1:])
-        action = rng.choice(world.actions[subject])
+        action = rng.choice(WORLD.actions[subject])
         if subject in ("cat", "dog") and place == "windowsill" and rng.random() < .7:
             action = "sit"
         moves = action in TRAVELS or (action == "fly" and (subject != "butterfly" or rng.random() < .4))
         direction = rng.choice(("left", "right")) if moves else "none"
-        if moves and "towards" in world.directions and rng.random() < .2:
+        if moves and "towards" in WORLD.directions and rng.random() < .2:
             direction = rng.choice(("towards", "away"))
-        camera = rng.choices(list(world.cameras), list(world.cameras.values()))[0]
+        camera = rng.choices(list(WORLD.cameras), list(WORLD.cameras.values()))[0]
         if moves and not camera.startswith("zoom"):
             camera = "static"  # what travels is followed by the camera, so a camera of its own would not be seen
         weather = "snow" if place == "snow" and rng.random() < .7 else "clear"
-        if "rain" in world.weathers and place not in ("snow", "underwater") and rng.random() < .12:
+        if "rain" in WORLD.weathers and place not in ("snow", "underwater") and rng.random() < .12:
             weather = "rain"
         seed = rng.randrange(1 << 31)
         other, other_color, pillars = "none", "none", False
-        if rng.random() < world.pairs and subject != "none" and direction == "none":
+        if rng.random() < WORLD.pairs and subject != "none" and direction == "none":
             other = rng.choice([s for s in ("cat", "dog", "person", "ball") if s != subject])
             other_color = rng.choice(NATURAL[other])
-        if place in ("ruins", "underwater") and direction in ("left", "right") and rng.random() < world.pillars:
+        if place in ("ruins", "underwater") and direction in ("left", "right") and rng.random() < WORLD.pillars:
             pillars = True
         return Scene(subject, place, time, color, action, direction, camera, weather, seed, other, other_color, pillars)
 

@@ -16,17 +16,21 @@ from .figures import interval, movement, share, table
 LATENT_FRAMES = 9  # 33 frames, what the motion detector looks at
 
 
+UNASKED = {"direction": "none", "camera": "static", "other": "none"}  # what is there where nothing was asked for
+
+
 def asked(scene) -> dict[str, str]:
-    """What a video of this scene is judged by: the direction only where there is one, the camera only where it moves."""
-    return {k: getattr(scene, k) for k in detectors.CLASSES
-            if not (k == "direction" and scene.direction == "none") and not (k == "camera" and scene.camera == "static")}
+    """What a video of this scene is judged by: way, camera and second subject only where there is one to be seen, the weather where it is
+    said (bench.full_prompt)."""
+    usual = UNASKED | {"weather": "clear"}
+    return {k: v for k in detectors.CLASSES if (v := getattr(scene, k)) != usual.get(k)}
 
 
 def floor(name: str, scenes) -> float:
     """What guessing gives: one of the values, of actions one that the subject has."""
     if name == "action":
         return float(np.mean([1 / len(WORLD.actions[s.subject]) for s in scenes]))
-    if name in ("direction", "camera"):
+    if name in ("direction", "camera", "weather"):
         return 1 / (len(detectors.CLASSES[name]) - 1)
     return 1 / len([v for v in detectors.CLASSES[name] if v != "none"])
 
@@ -73,8 +77,7 @@ def measure(bench: Bench) -> dict:
         "renders": compare(wanted, real), "coded": compare(wanted, back[:coded]),
         "swapped": compare((wanted[half:] + wanted[:half]) * len(LANGUAGES), both),
         "chance": {k: floor(k, scenes) for k in detectors.CLASSES},
-        "unasked": {"direction": share([s["direction"] == "none" for s, w in zip(both, wanted * 2) if "direction" not in w]),
-                    "camera": share([s["camera"] == "static" for s, w in zip(both, wanted * 2) if "camera" not in w])},
+        "unasked": {k: share([s[k] == v for s, w in zip(both, wanted * 2) if k not in w]) for k, v in UNASKED.items()},
         "movement": moves, "movement_of_renders": float(np.mean(real_moves)), "cpu_seconds": spent,
     }
 
@@ -90,5 +93,5 @@ def markdown(r: dict) -> str:
                      r["coded"][k]["share"], r["swapped"][k]["share"], r["chance"][k]])
     head = ["", "Chinese (95 %)", "English (95 %)", "prompts each", "renders", "of the ceiling", "zh − en, points", "coded renders", "swapped", "chance"]
     still = r["unasked"]
-    return (table(head, rows) + f"\n\nWhere nothing was asked: no travel in {interval(still['direction'])}, a still camera in {interval(still['camera'])}. "
+    return (table(head, rows) + f"\n\nWhere nothing was asked: no travel in {interval(still['direction'])}, a still camera in {interval(still['camera'])}, no second subject in {interval(still['other'])}. "
             f"Movement {r['movement']:.1f} against {r['movement_of_renders']:.1f} in renders (mean change in 1/6 s, of 255); {r['cpu_seconds']:.1f} CPU s a second of video.")

@@ -80,12 +80,14 @@ def judged_scenes(count: int, seed: int = 4242) -> list[Scene]:
 
 
 def full_prompt(scene: Scene, language: str, seed: int) -> str:
-    """A prompt that says all there is to say: place and time of a place alone, of a subject also colour, action, way, and
-    what the camera does."""
+    """A prompt that says all there is to say: place, time, weather and camera, of a subject also colour, action, way, who else is there and
+    whether pillars are in the way."""
     names = ("subject", "place", "time", "color", "action") + (("direction",) if scene.direction != "none" else ())
     said = dict.fromkeys(ATTRIBUTES, UNSAID) | {k: getattr(scene, k) for k in names}
-    if scene.camera != "static":
-        said["camera"] = scene.camera
+    usual = {"camera": "static", "weather": "clear", "other": "none"}
+    said |= {k: getattr(scene, k) for k, v in usual.items() if k in said and getattr(scene, k) != v}
+    if scene.pillars:
+        said["pillars"] = "yes"
     return caption(scene, random.Random(seed), language, said)[0]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import detectors
 from ..captions import ATTRIBUTES
-from ..world import WIDE, Scene
+from ..world import CAMERAS, Scene
 from .attributes import LATENT_FRAMES, asked, compare
 from .bench import HEIGHT, LANGUAGES, WIDTH, Bench, full_prompt, judged_scenes, render
 from .codec import flicker, seams
@@ -79,15 +79,16 @@ def pan_pair(bench: Bench, job) -> tuple[tuple[float, float], tuple[float, float
 
 
 def pans(bench: Bench) -> dict:
-    """How much faster near layers move than far ones under a pan past a place, generated and real."""
-    places, count, out = ("garden", "city", "underwater"), bench.count(6, 2), {}
-    past = lambda place, i: Scene("none", place, "day", "none", "none", "none", ("pan left", "pan right")[i % 2], "clear", 1000 + i)
-    found = bench.map("parallax", pan_pair, [(i, past(place, i)) for place in places for i in range(count)])
-    for at, place in enumerate(places):
+    """How much faster near layers move than far ones under a pan past a place and under an orbit, generated and real."""
+    moves = {"pan": ("pan left", "pan right")} | ({"orbit": ("orbit",)} if "orbit" in CAMERAS else {})
+    shots, count, out = [(move, place) for move in moves for place in ("garden", "city", "underwater")], bench.count(6, 2), {}
+    past = lambda move, place, i: Scene("none", place, "day", "none", "none", "none", moves[move][i % len(moves[move])], "clear", 1000 + i)
+    found = bench.map("parallax", pan_pair, [(i, past(*shot, i)) for shot in shots for i in range(count)])
+    for at, (move, place) in enumerate(shots):
         pairs = found[at * count:][:count]
         (far, near), (real_far, real_near) = np.abs(np.array(pairs)).mean(0)
         right = [np.sign(g[0]) == np.sign(r[0]) for g, r in pairs]
-        out[place] = {"far": float(far), "near": float(near), "real_far": float(real_far), "real_near": float(real_near), "right_way": float(np.mean(right)), "n": count}
+        out[f"{move}, {place}"] = {"far": float(far), "near": float(near), "real_far": float(real_far), "real_near": float(real_near), "right_way": float(np.mean(right)), "n": count}
     return out
 
 
@@ -114,7 +115,7 @@ def drift(bench: Bench, seconds: int = 60) -> dict:
 def behind_pillars(bench: Bench, job) -> list[float]:
     """In what share of the moments subject and colour are the usual ones, in a video of a scene and in its render."""
     i, scene = job
-    prompt = full_prompt(scene, LANGUAGES[i % 2], i) + ("，从柱子后面经过" if i % 2 == 0 else ", passing behind pillars")
+    prompt = full_prompt(scene, LANGUAGES[i % 2], i)
     same = []
     for frames in (bench.video(prompt, 37, i), render(scene, 145)):
         read = [bench.detectors.read(frames[a:a + 1]) for a in range(0, len(frames), 12)]
@@ -130,7 +131,7 @@ def pillars(bench: Bench) -> dict | None:
         return None
     rng, scenes = random.Random(5), []
     while len(scenes) < bench.count(24, 4):
-        s = Scene.sample(rng, WIDE)
+        s = Scene.sample(rng)
         if s.pillars:
             scenes.append(s)
     generated, real = np.mean(bench.map("pillars", behind_pillars, list(enumerate(scenes))), 0)
@@ -165,9 +166,9 @@ def markdown(r: dict) -> str:
     names = {"warping": "warping error, of 255", "flicker": "flicker at chunk boundaries, of 255", "movement": "movement, of 255"}
     rows = [[names[k], c[k]["generated"], c[k]["renders"], c[k]["ratio"]] for k in names]
     rows.append(["difference between seeds, of 255", *(r["diversity"][k] for k in ("generated", "renders", "ratio"))])
-    for place, p in r["parallax"].items():
+    for shot, p in r["parallax"].items():
         ratio, real = p["near"] / max(p["far"], 1e-3), p["real_near"] / max(p["real_far"], 1e-3)
-        rows.append([f"near against far in a pan, {place} (right way {p['right_way']:.0%})", ratio, real, ratio / max(real, 1e-9)])
+        rows.append([f"near against far, {shot} (right way {p['right_way']:.0%})", ratio, real, ratio / max(real, 1e-9)])
     if r["pillars"]:
         rows.append(["same subject and colour along pillars", r["pillars"]["generated"], r["pillars"]["renders"], r["pillars"]["generated"] / r["pillars"]["renders"]])
     d = r["drift"]
