@@ -32,7 +32,7 @@ from .world import WORLD, Scene
 
 KINDS = ("images", "clips", "sequences")
 SUBJECT_WEIGHT = {"images": 5., "clips": 2., "sequences": 2.}  # what an error on a subject counts more than elsewhere; where all moves, less: a background that stands still is seen as well
-MOVEMENTS = {"static": .25, "pan": .2, "zoom": .2, "tilt": .15, "orbit": .2, "approach": .15, "static beside": .25, "zoom beside": .2}  # how often they are drawn, however many of each there are
+MOVEMENTS = {"static": .15, "pan": .25, "zoom": .25, "tilt": .2, "orbit": .2, "approach": .15, "static beside": .2, "zoom beside": .2}  # how often they are drawn, however many of each there are
 SELDOM = 2.  # how much more often than there are pillars and second subjects are drawn
 STAY_WEIGHT = 2.  # what it counts that the text encoder makes something else of words it knew before
 NOISY_PAST = .1  # the most noise that drafts get used to in what they follow on

@@ -35,6 +35,7 @@ from .vae import LATENT_CHANNELS
 CHUNK = 3
 LOOK_BACK = 3                      # frames that a draft sees
 AHEAD, BEHIND = CHUNK - 1, 14      # how many frames a token may look ahead and behind; farther is as far as that
+MOST, LOUDEST = 16., 1.5           # no latent is larger, no frame's root mean square: what goes wrong in a long video must not grow without end
 TEXT = AHEAD + 1 + BEHIND          # kinds of keys: frames by distance, then the prompt's tokens, then those hidden
 KINDS = TEXT + 2
 POSITIONS = 16                     # features of a position in the frame
@@ -304,6 +305,15 @@ class Transformer(nn.Module):
         words = torch.cat([torch.zeros_like(masked).expand(-1, -1, TEXT, -1), torch.ones_like(masked), masked], 2).expand(-1, t, -1, -1)
         return torch.cat([words, frames.expand(prompt_mask.shape[0], -1, -1, -1)], -1)[:, None]
 
+    @staticmethod
+    def excess(frames, velocity, s):
+        """What to add to velocities [B, T, C, h, w], so that the clean frames they lead to are no larger than any there are, one by one and in
+        their root mean square; frames as they are now, s [B, T, 1, 1, 1] their noise levels.  Nothing, unless a video has lost its way: then its
+        next chunk is kept from losing more."""
+        clean = frames - s * velocity
+        size = clean.clamp(-MOST, MOST).square().mean((2, 3, 4), keepdim=True).sqrt()
+        return (clean - clean.clamp(-MOST, MOST) * (LOUDEST / size.clamp(min=LOUDEST))) / s.clamp(min=.05)
+
     def forward(self, latents, timestep, prompt_embeds, prompt_mask, past_key, past_value, frame_chunks=None, draft=None):
         """latents [B, C, T, h, w], timestep [B, T] = 1000*sigma, prompt [B, L, text], mask [B, L],
         past [caches, B, P, N, d] -> velocity [B, C, T, h, w], keys and values [caches, B, T, N, d], one of each
@@ -323,7 +333,7 @@ class Transformer(nn.Module):
             before = newest(LOOK_BACK, kept, past_key[-1], past_value[-1], c + 1, rows, columns)
             begins = self.begin(gist[None][past:].flatten(0, 1), latents)  # of nothing, where there is a past: that costs nothing
             draft = [x + torch.cat([y, torch.zeros_like(x[:, :1])])[:b] for x, y in zip(self.follow(before.reshape(b, LOOK_BACK * (c + 1), h, w), gist, t), begins)]
-        mean, variance = draft[0], draft[1].exp()
+        mean, variance = draft[0].clamp(-MOST, MOST), draft[1].exp()
         s = sigma[..., None, None, None]
         rest, spread = frames - (1 - s) * mean, torch.rsqrt((1 - s).square() * variance + s.square())
         positions = self.positions(self.coordinates(h, w, latents)).expand(b, t, -1, -1, -1)
@@ -351,7 +361,7 @@ class Transformer(nn.Module):
         x = from_tokens(x, rows, columns) + skip
         for block in self.after:
             x = through(block, x, condition)
-        f = self.leave(x).reshape(b, t, c, h, w)
+        f = self.leave(x).reshape(b, t, c, h, w).clamp(-MOST, MOST)
         velocity = (s - (1 - s) * variance) * spread.square() * rest - mean - f * variance.sqrt() * spread
         key, value = kept.chunk(2, -1)
-        return velocity.transpose(1, 2), torch.stack([*keys, key]), torch.stack([*values, value])
+        return (velocity + self.excess(frames, velocity, s)).transpose(1, 2), torch.stack([*keys, key]), torch.stack([*values, value])
