@@ -185,6 +185,25 @@ class CachedPast(unittest.TestCase):
         self.assertTrue(torch.equal(before, self.run_net(self.x, self.levels)[0]))
 
 
+class Limits(unittest.TestCase):
+    def led_to(self, clean, level):
+        """Where a velocity that leads to `clean` leads with its excess."""
+        noisy, s = torch.randn_like(clean), torch.full((1, 2, 1, 1, 1), level)
+        velocity = (noisy - clean) / s
+        return noisy - s * (velocity + Transformer.excess(noisy, velocity, s))
+
+    def test_what_is_as_large_as_latents_are_stays(self):
+        clean = torch.randn(1, 2, 4, 6, 8)
+        torch.testing.assert_close(self.led_to(clean, .5), clean, atol=1e-4, rtol=0)
+
+    def test_a_frame_that_grows_is_brought_back_and_the_other_stays(self):
+        clean = torch.randn(1, 2, 4, 6, 8)
+        clean[:, 1] *= 40
+        out = self.led_to(clean, 1.)
+        torch.testing.assert_close(out[:, 0], clean[:, 0], atol=1e-4, rtol=0)
+        self.assertAlmostEqual(out[:, 1].square().mean().sqrt().item(), 1.5, places=2)
+
+
 class Drafts(unittest.TestCase):
     def setUp(self):
         self.net = restless(Transformer(d=128, layers=1, text=8, channels=4, width=16))
