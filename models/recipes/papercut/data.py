@@ -44,7 +44,7 @@ def _render(job) -> tuple:
         scene = Scene.sample(rng)
     start = rng.uniform(0, latest) if rng.random() < .5 else 0.  # half of them begin as videos do
     mask = subject_masks(scene, width // 16, height // 16, frames, start) if masked else None
-    return index, scene, scene.render(width, height, frames, start=start), mask
+    return index, scene, scene.render(width, height, frames, start=start), mask, start
 
 
 def renderers(processes: int):
@@ -55,12 +55,12 @@ def renderers(processes: int):
 def render_jobs(jobs, processes: int):
     """Yields (index, scene, frames) for jobs (index, seed, width, height, frames, latest start in seconds)."""
     with renderers(processes) as pool:
-        for index, scene, frames, _ in pool.imap_unordered(_render, ((*job, None, False) for job in jobs), chunksize=4):
+        for index, scene, frames, _, _ in pool.imap_unordered(_render, ((*job, None, False) for job in jobs), chunksize=4):
             yield index, scene, frames
 
 
 def render_with_masks(pool, jobs, moving: str | None):
-    """Yields (index, scene, frames, masks) for the same jobs, from a pool of `renderers`; `moving`: only of scenes that go somewhere, with a
+    """Yields (index, scene, frames, masks, start in seconds) for the same jobs, from a pool of `renderers`; `moving`: only of scenes that go somewhere, with a
     camera whose name begins so."""
     yield from pool.imap_unordered(_render, ((*job, moving, True) for job in jobs), chunksize=2)
 

@@ -33,15 +33,16 @@ AT_ONCE = 8               # frames that are encoded together
 
 
 class Encoded:
-    """What one pool has so far: latents f16 [C, T, h, w], masks u8 [T, h, w], scenes."""
+    """What one pool has so far: latents f16 [C, T, h, w], masks u8 [T, h, w], scenes, and when in the scene each begins, in seconds."""
 
     def __init__(self):
-        self.latents, self.masks, self.scenes = [], [], []
+        self.latents, self.masks, self.scenes, self.starts = [], [], [], []
 
     def write(self, path: pathlib.Path) -> None:
         """Writes beside its place and renames, so that a training run never reads half a file."""
         new = path.with_suffix(".new.npz")
-        np.savez(new, latents=np.stack(self.latents), masks=np.stack(self.masks), scenes=np.frombuffer(pickle.dumps(self.scenes), np.uint8))
+        np.savez(new, latents=np.stack(self.latents), masks=np.stack(self.masks), starts=np.array(self.starts, np.float32),
+                 scenes=np.frombuffer(pickle.dumps(self.scenes), np.uint8))
         new.replace(path)
 
 
@@ -75,7 +76,7 @@ def main() -> None:
     done = {name: Encoded() for name in POOLS if name.startswith(tuple(args.pools))}
     if not done:
         parser.error(f"no pool begins with {' or '.join(args.pools)}; there are {', '.join(POOLS)}")
-    device, start = parallel.device(), time.time()
+    device, began = parallel.device(), time.time()
     vae, _ = load_vae(args.work)
     vae.to(device)
     if "importance" not in load(args.work / "vae.pt"):  # trained since: latents made before are no longer its own
@@ -83,9 +84,9 @@ def main() -> None:
             parser.error("the latents' measure is taken from images of all scenes: first run without --moving and --pools")
         for old in args.work.glob("data/latents-*.npz"):
             old.unlink()
-    frames_done, seed, last = dict.fromkeys(done, 0), FIRST_SEED * (1 + args.seed), start
+    frames_done, seed, last = dict.fromkeys(done, 0), FIRST_SEED * (1 + args.seed), began
     with renderers(args.processes) as pool:
-        while time.time() - start < args.minutes * 60:
+        while time.time() - began < args.minutes * 60:
             # The pool that is farthest behind its share is next.
             name = min(done, key=lambda n: frames_done[n] / POOLS[n][0])
             _, width, height, frames, latest = POOLS[name]
@@ -96,10 +97,11 @@ def main() -> None:
                 done[name].latents += list(encode(vae, np.stack([w[1] for w in waiting]), device))
                 done[name].masks += [w[2] for w in waiting]
                 done[name].scenes += [w[0] for w in waiting]
+                done[name].starts += [w[3] for w in waiting]
                 waiting.clear()
 
-            for _, scene, clip, masks in render_with_masks(pool, [(i, seed + i, width, height, frames, latest) for i in range(n)], args.moving):
-                waiting.append((scene, clip, masks))
+            for _, scene, clip, masks, start in render_with_masks(pool, [(i, seed + i, width, height, frames, latest) for i in range(n)], args.moving):
+                waiting.append((scene, clip, masks, start))
                 if len(waiting) * frames >= AT_ONCE * (16 if device.type == "cuda" else 1):
                     flush()
             if waiting:
@@ -107,7 +109,7 @@ def main() -> None:
             seed, frames_done[name] = seed + n, frames_done[name] + n * frames
             if time.time() - last > 20:
                 last = time.time()
-                print(f"{last - start:.0f}s {sum(frames_done.values())} frames, {sum(len(e.scenes) for e in done.values())} clips", flush=True)
+                print(f"{last - began:.0f}s {sum(frames_done.values())} frames, {sum(len(e.scenes) for e in done.values())} clips", flush=True)
     (args.work / "data").mkdir(parents=True, exist_ok=True)
     for name, encoded in done.items():
         if encoded.scenes:

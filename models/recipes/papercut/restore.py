@@ -83,7 +83,7 @@ def main() -> None:
         for head in both["text"].heads.values():
             head.reset_parameters()
     with renderers(2) as pool:
-        images = np.stack([clip for _, _, clip, _ in render_with_masks(pool, [(i, i, 256, 160, 1, 0.) for i in range(IMAGES)], None)])
+        images = np.stack([clip for _, _, clip, *_ in render_with_masks(pool, [(i, i, 256, 160, 1, 0.) for i in range(IMAGES)], None)])
     args.work.mkdir(parents=True, exist_ok=True)
     vae.to(parallel.device())
     weight = importance(vae, encode(vae, images, parallel.device()), parallel.device()).cpu()

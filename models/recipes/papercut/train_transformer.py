@@ -18,6 +18,7 @@ import time
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from . import parallel
 from .captions import ATTRIBUTES, UNSAID, caption
@@ -27,18 +28,21 @@ from .optim import MuonAdam
 from .prepare import POOLS
 from .text_encoder import TextEncoder, targets
 from .tokenizer import make_tokenizer, pad_batch, words_of
-from .transformer import CHUNK, Transformer
+from .transformer import CHUNK, LOOK_BACK, Transformer
 from .world import WORLD, Scene
 
 KINDS = ("images", "clips", "sequences")
 SUBJECT_WEIGHT = {"images": 5., "clips": 2., "sequences": 2.}  # what an error on a subject counts more than elsewhere; where all moves, less: a background that stands still is seen as well
 MOVEMENTS = {"static": .15, "pan": .25, "zoom": .25, "tilt": .2, "orbit": .2, "approach": .15, "static beside": .2, "zoom beside": .2}  # how often they are drawn, however many of each there are
+BEGINNINGS = .9  # how often what follows on a single frame is a scene's own beginning
 SELDOM = 2.  # how much more often than there are pillars and second subjects are drawn
 STAY_WEIGHT = 2.  # what it counts that the text encoder makes something else of words it knew before
 NOISY_PAST = .1  # the most noise that drafts get used to in what they follow on
 DRAFT_WEIGHT = .2  # what the draft's own error counts
 DRAFT_FRAMES = 80  # latent frames a process and step while drafts are trained alone
 LEAST = .04  # at less noise than this a frame counts as clean: nothing is learned from it
+DREAMS = 1.5  # how far drafts are led from the truth, as a multiple of where their own frames lead them
+LAST_STEP = .5, .9  # the noise that a network's own past is made from
 OWN_PAST = .5  # how often the past is what the network itself makes of it
 CHANGE_WEIGHT = 1.  # what the change of the error from frame to frame counts: what moves, and what flickers
 
@@ -64,14 +68,14 @@ def odds(pool: str, scenes: list[Scene]) -> list[float]:
 
 class Latents:
     """All latents in memory, normalised, by pool: float16 [n, C, T, h, w], masks of the subjects, scenes, and running sums of how
-    often each is drawn."""
+    often each is drawn, of all and of those that begin as their scene does."""
 
     def __init__(self, work: pathlib.Path):
         vae, _ = load_vae(work)
         self.folder = work / "data"
         self.mean, self.std = (v.cpu().numpy()[:, None, None, None] for v in (vae.mean, vae.std))
         self.importance = load(work / "vae.pt")["importance"].float().cpu()
-        self.pools: dict[str, tuple[np.ndarray, np.ndarray, list[Scene], list[int]]] = {}
+        self.pools: dict[str, tuple[np.ndarray, np.ndarray, list[Scene], np.ndarray, np.ndarray, np.ndarray]] = {}
         self.seen: set[pathlib.Path] = set()
         self.refresh()
         for kind in KINDS:
@@ -84,22 +88,27 @@ class Latents:
             for path in sorted({p for p in self.folder.glob(f"latents-{name}-*.npz") if p.stem[len(f"latents-{name}-"):].isdigit()} - self.seen):
                 self.seen.add(path)
                 part = np.load(path)
+                if "starts" not in part:
+                    raise SystemExit(f"{path} does not say when in their scenes its clips begin: delete it and run papercut.prepare again")
                 z = part["latents"]
                 for i in range(0, len(z), 256):
                     z[i:i + 256] = (z[i:i + 256] - self.mean) / self.std
-                masks, scenes = part["masks"], pickle.loads(part["scenes"].tobytes())
+                masks, scenes, starts = part["masks"], pickle.loads(part["scenes"].tobytes()), part["starts"]
                 if name in self.pools:
                     old = self.pools[name]
-                    z, masks, scenes = np.concatenate([old[0], z]), np.concatenate([old[1], masks]), old[2] + scenes
-                self.pools[name] = z, masks, scenes, list(itertools.accumulate(odds(name, scenes)))
+                    z, masks, scenes, starts = np.concatenate([old[0], z]), np.concatenate([old[1], masks]), old[2] + scenes, np.concatenate([old[3], starts])
+                often = np.array(odds(name, scenes))
+                self.pools[name] = z, masks, scenes, starts, often.cumsum(), (often * (starts == 0)).cumsum()
 
-    def draw(self, rng: random.Random, kind: str, count: int, frames: int):
-        """`count` frames' worth of a kind: latents [n, C, frames, h, w], masks [n, frames, h, w] in 0..1, the frames' numbers, scenes.
-        Long sequences may leave a gap after the first chunk."""
+    def draw(self, rng: random.Random, kind: str, count: int, chunk: torch.Tensor):
+        """`count` frames' worth of a kind, for the frames' chunks [frames]: latents [n, C, frames, h, w], masks [n, frames, h, w] in 0..1, the
+        frames' numbers, scenes.  Long sequences may leave a gap after the first chunk.  Where a single frame comes first, it is nearly always a
+        scene's own first, as in a video: of a later one nobody could tell how far a step or a camera's move had come."""
+        frames = len(chunk)
         weights = {n: w for n, w in shares(kind).items() if n in self.pools}
-        z, masks, scenes, sums = self.pools[rng.choices(list(weights), list(weights.values()))[0]]
+        z, masks, scenes, _, all_of, beginnings = self.pools[rng.choices(list(weights), list(weights.values()))[0]]
         n = max(1, round(count * 160 / (frames * z.shape[3] * z.shape[4])))
-        rows = rng.choices(range(len(z)), cum_weights=sums, k=n)
+        rows = rng.choices(range(len(z)), cum_weights=beginnings if int(chunk.eq(0).sum()) == 1 and rng.random() < BEGINNINGS else all_of, k=n)
         gap = rng.randrange(z.shape[2] - frames + 1) if frames > 2 * CHUNK and rng.random() < .4 else 0
         take = [*range(min(CHUNK, frames)), *range(CHUNK + gap, frames + gap)]
         return (torch.from_numpy(z[rows][:, :, take].astype(np.float32)), torch.from_numpy(masks[rows][:, take].astype(np.float32) / 255), torch.tensor(take), [scenes[r] for r in rows])
@@ -153,23 +162,44 @@ def guess(net: Transformer, x0: torch.Tensor, gist: torch.Tensor, chunk: torch.T
     return net.drafts_of_chunks((1 - level) * x0 + level * torch.randn_like(x0), gist, chunk, times)
 
 
+def dreamt(net: Transformer, x0: torch.Tensor, gist: torch.Tensor, chunk: torch.Tensor, times: torch.Tensor, rounds: int) -> torch.Tensor:
+    """x0 as drafts make it of frames that they made themselves, chunk after chunk up to `rounds` deep, in a share of the sequences and
+    more or less, or even beyond: a draft that follows on these must lead back, or faults grow without end in a long video."""
+    away, seen = (DREAMS * torch.rand(len(x0), device=x0.device) * (torch.rand(len(x0), device=x0.device) < OWN_PAST))[:, None, None, None, None], x0
+    for _ in range(rounds):
+        mean, log_variance = net.drafts_of_chunks(seen, gist, chunk, times)
+        made = (mean + (.5 * log_variance).exp() * torch.randn_like(mean)).transpose(1, 2).float()
+        seen = torch.where((chunk > 0)[:, None, None], x0 + away * (made - x0), x0)
+    return seen
+
+
+def lived(net: Transformer, x0: torch.Tensor, embeds: torch.Tensor, mask: torch.Tensor, chunk: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+    """x0 as the network itself makes it in the last step of a video, chunk after chunk: each from the noisy truth, so that it stays with
+    it, but after what was made before, so that faults pile up as they do in a long video."""
+    past, whole, first = [net.no_past(x0)] * 2, [], 0
+    made, drawn = x0[:, :, :0], [x0[:, :, :0].transpose(1, 2)] * 2  # the chunk before this one, and its draft
+    for n in chunk.unique_consecutive(return_counts=True)[1].tolist():
+        p, seen = made.shape[2], torch.cat([*whole, x0[:, :, first:first + n]], 2)[:, :, -LOOK_BACK - n:]
+        is_new = (torch.arange(seen.shape[2], device=x0.device) >= seen.shape[2] - n).long()
+        draft = [y[:, -n:] for y in net.drafts_of_chunks(seen, embeds[:, 0], is_new, times[:first + n][-seen.shape[2]:])]
+        s = (LAST_STEP[0] + (LAST_STEP[1] - LAST_STEP[0]) * torch.rand(len(x0), 1, device=x0.device)).expand(-1, n)
+        x = (1 - s[:, None, :, None, None]) * x0[:, :, first:first + n] + s[:, None, :, None, None] * torch.randn_like(x0[:, :, :n])
+        of_two = (torch.arange(p + n, device=x0.device) >= p).long()
+        v, *kept = net(torch.cat([made, x], 2), 1000 * F.pad(s, (p, 0)), embeds, mask, *past, of_two, [torch.cat(y, 1) for y in zip(drawn, draft)])
+        past = [torch.cat([old, new[:, :, :p]], 2) for old, new in zip(past, kept)]
+        made, drawn, first = x - s[:, None, :, None, None] * v[:, :, p:].float(), draft, first + n
+        whole.append(made)
+    return torch.cat(whole, 2)
+
+
 def imagined(net: Transformer, x0, sigma, embeds, mask, chunk, times) -> torch.Tensor:
-    """x0 with its clean frames as the network itself makes them in a last step, in some of the sequences: what a video's next chunk
-    follows on is not the truth but a picture with the network's faults (the idea of Self Forcing, arXiv:2506.08009, for the price of a
-    call).  In long sequences some are made of what was made before, as the faults of a long video pile up; the first chunk, which stays in
-    the window as it once was made, is not."""
-    past, made = net.no_past(x0), [x0]
-    sink = torch.arange(x0.shape[2], device=x0.device)[:, None, None] < CHUNK
-    for again in range(1 + (len(chunk) > 2 * CHUNK)):
-        level = (.4 + .4 * torch.rand(len(x0), 1, device=x0.device)).expand_as(sigma)
-        s = level[:, None, :, None, None]
-        x = (1 - s) * made[-1] + s * torch.randn_like(x0)
-        v = net(x, 1000 * level, embeds, mask, past, past, chunk, guess(net, made[-1], embeds[:, 0], chunk, times))[0]
-        made.append(torch.where(sink, made[-1], x - s * v.float()) if again else x - s * v.float())
-    dice, out = torch.rand(len(x0), 1, device=x0.device), x0
-    for i, x in enumerate(made[1:]):
-        own = (sigma < LEAST) & (dice < OWN_PAST * (1 - i / 2))
-        out = torch.where(own[:, None, :, None, None], x, out)
+    """x0 with its clean frames as the network itself makes them (`lived`), in some of the sequences: what a video's next chunk follows on is
+    not the truth but a picture with the network's faults (the idea of Self Forcing, arXiv:2506.08009)."""
+    some = torch.rand(len(x0), device=x0.device) < OWN_PAST
+    if not some.any():
+        return x0
+    own, out = sigma[some] < LEAST, x0.clone()
+    out[some] = torch.where(own[:, None, :, None, None], lived(net, x0[some], embeds[some], mask[some], chunk, times), x0[some])
     return out
 
 
@@ -328,14 +358,16 @@ def train_drafts(run: Run, data: Latents) -> None:
     start, it, errors = time.time(), 0, {}
     while parallel.agree((done := (time.time() - start) / (60 * run.args.draft_minutes)) < 1):
         rng = random.Random(f"draft {run.it} {it} {run.rank}")
-        kind, frames = (("clips", 5), ("images", 1), ("sequences", 9))[it % 3]
-        x0, subject, times, scenes = data.draw(rng, kind, DRAFT_FRAMES, frames)
+        kind, frames = (("clips", 5), ("images", 1), ("sequences", 15))[it % 3]
+        chunk = chunks_of(frames, rng)
+        x0, subject, times, scenes = data.draw(rng, kind, DRAFT_FRAMES, chunk)
         texts, _ = captions_of(scenes, rng, .12)
-        x0, chunk = x0.to(run.device), chunks_of(frames, rng).to(run.device)
+        x0, chunk = x0.to(run.device), chunk.to(run.device)
         with parallel.autocast():
             with torch.no_grad():
-                embeds, _ = run.embed(texts)
-            loss, error = draft_loss(guess(run.net, x0, embeds[:, 0], chunk, times), x0, subject.to(run.device), chunk)
+                gist = run.embed(texts)[0][:, 0]
+                seen = dreamt(run.net, x0, gist, chunk, times, rng.randrange(int(chunk[-1]) + 1))
+            loss, error = draft_loss(guess(run.net, seen, gist, chunk, times), x0, subject.to(run.device), chunk)
         descend(opt, loss, drafts, run.args.lr * min(1., (it + 1) / 20, max(.02, (1 - done) / .6)), run.workers)
         it += 1
         errors[kind] = .96 * errors.get(kind, error.item()) + .04 * error.item()
@@ -373,7 +405,7 @@ def train_network(run: Run, data: Latents) -> None:
         if i % 100 == 0:
             data.refresh()
         rng = random.Random((first + i) * 64 + run.rank)
-        x0, mask, times, scenes = data.draw(rng, kind, args.frames, len(chunk))
+        x0, mask, times, scenes = data.draw(rng, kind, args.frames, chunk)
         texts, said = captions_of(scenes, rng, .12)
         return kind, x0, mask, chunk, times, *tokens(run.tokenizer, texts), targets(said)
 

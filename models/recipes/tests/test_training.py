@@ -1,5 +1,6 @@
 """What training rests on: steps of clips, noise levels, the cached past, checkpoints on their way."""
 import pathlib
+import pickle
 import random
 import tempfile
 import unittest
@@ -12,10 +13,11 @@ from papercut import checkpoints, pieces
 from papercut.data import decoder_target, encoder_input, prefetch, to_steps
 from papercut.imagine import imagine
 from papercut.text_encoder import TextEncoder
-from papercut.train_transformer import chunks_of, draft_loss, imagined, noise_levels, weighted_errors
+from papercut.train_transformer import Latents, chunks_of, draft_loss, dreamt, imagined, lived, noise_levels, weighted_errors
 from papercut.train_vae import held_out, imagined_batch
 from papercut.transformer import CHUNK, Transformer
 from papercut.vae import VAE
+from papercut.world import Scene
 
 
 def restless(module: torch.nn.Module) -> torch.nn.Module:
@@ -256,6 +258,31 @@ class Drafts(unittest.TestCase):
             self.assertTrue(torch.equal(own[:, 0], own[:, frame]))
         self.assertTrue(0 < own[:, 0].sum() < 16)
 
+    def test_each_chunk_follows_on_what_the_network_made_before(self):
+        def made(x):
+            torch.manual_seed(4)
+            with torch.no_grad():
+                return lived(self.net, x, self.gist[:, None], torch.ones(2, 1), self.chunk, torch.arange(7))
+
+        before, changed = made(self.x), self.x.clone()
+        changed[:, :, 1] += 1  # of chunk 1, which the network makes from a noisy truth
+        after = made(changed)
+        self.assertEqual(before.shape, self.x.shape)
+        self.assertTrue(torch.equal(before[:, :, 0], after[:, :, 0]))
+        for frame in (1, 2, 3, 4, 5, 6):
+            self.assertFalse(torch.equal(before[:, :, frame], after[:, :, frame]))
+
+    def test_drafts_dream_as_many_chunks_deep_as_they_are_told(self):
+        def seen(rounds):
+            torch.manual_seed(1)
+            with torch.no_grad():
+                return dreamt(self.net, self.x.repeat(4, 1, 1, 1, 1), self.gist.repeat(4, 1), self.chunk, torch.arange(7), rounds)
+
+        self.assertTrue(torch.equal(seen(0), self.x.repeat(4, 1, 1, 1, 1)))
+        own = (seen(1) != self.x.repeat(4, 1, 1, 1, 1)).flatten(3).any(-1).any(1)
+        self.assertFalse(own[:, 0].any())  # what a video begins with is given
+        self.assertTrue(0 < own[:, 1:].all(1).sum() < 8)
+
     def test_each_chunk_is_imagined_after_the_true_ones_before_it(self):
         def made(x):
             torch.manual_seed(4)
@@ -277,6 +304,25 @@ class Drafts(unittest.TestCase):
             of = torch.full((1, 7, 4, 40, 40), log_variance, requires_grad=True)
             draft_loss((torch.zeros(1, 7, 4, 40, 40), of), x0, subject, self.chunk)[0].backward()
             self.assertGreater(sign * of.grad.sum().item(), 0)
+
+
+class Draws(unittest.TestCase):
+    def test_a_single_first_frame_is_nearly_always_its_scenes_own(self):
+        """Latents here hold the time they were taken at."""
+        with tempfile.TemporaryDirectory() as folder:
+            work, rng = pathlib.Path(folder), random.Random(0)
+            (work / "data").mkdir()
+            state = VAE().state_dict()
+            checkpoints.save(work / "vae.pt", average=state, it=1, importance=torch.ones(24))
+            for name, frames in (("images-wide", 1), ("clips-wide", 5), ("sequences", 15)):
+                starts = np.arange(20, dtype=np.float32) % 2
+                latents = np.broadcast_to(starts[:, None, None, None, None], (20, 24, frames, 2, 2)).astype(np.float16)
+                np.savez(work / f"data/latents-{name}-0.npz", latents=latents, masks=np.zeros((20, frames, 2, 2), np.uint8), starts=starts,
+                         scenes=np.frombuffer(pickle.dumps([Scene.sample(rng) for _ in range(20)]), np.uint8))
+            data = Latents(work)
+            late = lambda chunk: np.mean([data.draw(rng, "clips", 1, torch.tensor(chunk))[0][0, 0, 0, 0, 0].item() for _ in range(400)])
+            self.assertLess(late([0, 1, 1, 2, 2]), .12)
+            self.assertGreater(late([0, 0, 0, 1, 1]), .3)
 
 
 class Checkpoints(unittest.TestCase):
