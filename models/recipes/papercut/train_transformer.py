@@ -28,7 +28,7 @@ from .optim import MuonAdam
 from .prepare import POOLS
 from .text_encoder import TextEncoder, targets
 from .tokenizer import make_tokenizer, pad_batch, words_of
-from .transformer import CHUNK, LOOK_BACK, Transformer
+from .transformer import CHUNK, Transformer
 from .world import WORLD, Scene
 
 KINDS = ("images", "clips", "sequences")
@@ -179,9 +179,9 @@ def lived(net: Transformer, x0: torch.Tensor, embeds: torch.Tensor, mask: torch.
     past, whole, first = [net.no_past(x0)] * 2, [], 0
     made, drawn = x0[:, :, :0], [x0[:, :, :0].transpose(1, 2)] * 2  # the chunk before this one, and its draft
     for n in chunk.unique_consecutive(return_counts=True)[1].tolist():
-        p, seen = made.shape[2], torch.cat([*whole, x0[:, :, first:first + n]], 2)[:, :, -LOOK_BACK - n:]
-        is_new = (torch.arange(seen.shape[2], device=x0.device) >= seen.shape[2] - n).long()
-        draft = [y[:, -n:] for y in net.drafts_of_chunks(seen, embeds[:, 0], is_new, times[:first + n][-seen.shape[2]:])]
+        p, seen = made.shape[2], torch.cat([*whole, x0[:, :, first:first + n]], 2)
+        is_new = (torch.arange(first + n, device=x0.device) >= first).long()
+        draft = [y[:, -n:] for y in net.drafts_of_chunks(seen, embeds[:, 0], is_new, times[:first + n])]
         s = (LAST_STEP[0] + (LAST_STEP[1] - LAST_STEP[0]) * torch.rand(len(x0), 1, device=x0.device)).expand(-1, n)
         x = (1 - s[:, None, :, None, None]) * x0[:, :, first:first + n] + s[:, None, :, None, None] * torch.randn_like(x0[:, :, :n])
         of_two = (torch.arange(p + n, device=x0.device) >= p).long()
@@ -358,7 +358,7 @@ def train_drafts(run: Run, data: Latents) -> None:
     start, it, errors = time.time(), 0, {}
     while parallel.agree((done := (time.time() - start) / (60 * run.args.draft_minutes)) < 1):
         rng = random.Random(f"draft {run.it} {it} {run.rank}")
-        kind, frames = (("clips", 5), ("images", 1), ("sequences", 15))[it % 3]
+        kind, frames = (("clips", 5), ("sequences", 15), ("images", 1), ("sequences", 15))[it % 4]
         chunk = chunks_of(frames, rng)
         x0, subject, times, scenes = data.draw(rng, kind, DRAFT_FRAMES, chunk)
         texts, _ = captions_of(scenes, rng, .12)

@@ -13,7 +13,8 @@ The convolutions see the frame before as well, place by place, for what moves, m
 the camera.  What they saw of a frame is cached as if it were keys and values of one more layer each.
 
 A draft of every chunk, by a few convolutions of its own, tells where what was there is going: from the last three frames before
-the chunk (as many as a loop of a step or a wing's beat is long) and the prompt's gist it guesses each latent, as a mean m and a variance V.  Where a scene begins, another small network
+the chunk (as many as a loop of a step or a wing's beat is long), the video's first three (which stay cached, and are as clean as when it began) and
+the prompt's gist it guesses each latent, as a mean m and a variance V.  Where a scene begins, another small network
 tells from the prompt and the place in the frame what is to be seen there.  What is left to the transformer is how the truth differs.
 Behind a gap, m = 0 and V = 1, which is what latents are at large.
 
@@ -33,7 +34,7 @@ from torch.nn import functional as F
 from .vae import LATENT_CHANNELS
 
 CHUNK = 3
-LOOK_BACK = 3                      # frames that a draft sees
+SINK, LOOK_BACK = 3, 3             # frames that a draft sees: a video's first and the last
 AHEAD, BEHIND = CHUNK - 1, 14      # how many frames a token may look ahead and behind; farther is as far as that
 MOST, LOUDEST = 16., 1.5           # no latent is larger, no frame's root mean square: what goes wrong in a long video must not grow without end
 TEXT = AHEAD + 1 + BEHIND          # kinds of keys: frames by distance, then the prompt's tokens, then those hidden
@@ -70,6 +71,12 @@ def newest(frames: int, kept: torch.Tensor, past_k: torch.Tensor, past_v: torch.
     """The last frames that `keep` made of earlier calls, past [B, P, N, d] -> [B*frames, c, h, w]; zeros where there are none."""
     past = torch.cat([*[torch.zeros_like(kept[:, :1])] * frames, torch.cat([past_k, past_v], -1)], 1)
     return from_tokens(past[:, -frames:, :, :4 * c], rows, columns)
+
+
+def oldest(frames: int, kept: torch.Tensor, past_k: torch.Tensor, past_v: torch.Tensor, c: int, rows: int, columns: int) -> torch.Tensor:
+    """The same of the first frames."""
+    past = torch.cat([torch.cat([past_k, past_v], -1), *[torch.zeros_like(kept[:, :1])] * frames], 1)
+    return from_tokens(past[:, :frames, :, :4 * c], rows, columns)
 
 
 class Block(nn.Module):
@@ -145,7 +152,7 @@ class Local(nn.Module):
 
 
 class Draft(nn.Module):
-    """Guesses the frames of a chunk from the LOOK_BACK before it and the prompt's gist.
+    """Guesses the frames of a chunk from the SINK that a video began with, the LOOK_BACK before it, and the prompt's gist.
 
     What the prompt does to the features is a linear function of the place in the frame, as the way of things under a zoom is.
     In the end these features weigh what filters see in these frames: to move a picture is linear in it, how far is what is to be told.
@@ -154,19 +161,19 @@ class Draft(nn.Module):
     def __init__(self, channels: int, text: int, width: int = 128, blocks: int = 3, filters: int = 384):
         super().__init__()
         self.channels = channels
-        self.enter = nn.Conv2d(LOOK_BACK * (channels + 1) + POSITIONS, width, 3, padding=1)
+        self.enter = nn.Conv2d((SINK + LOOK_BACK) * (channels + 1) + POSITIONS, width, 3, padding=1)
         self.a = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks)])
         self.b = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks)])
         self.said = nn.Linear(text, 3 * 2 * width * blocks)
         self.leave = nn.Conv2d(width, CHUNK * 2 * channels, 3, padding=1)
-        self.look, self.weigh = nn.Conv2d(LOOK_BACK * (channels + 1), filters, (3, 9), padding=(1, 4)), nn.Conv2d(width, filters, 1)
+        self.look, self.weigh = nn.Conv2d((SINK + LOOK_BACK) * (channels + 1), filters, (3, 9), padding=(1, 4)), nn.Conv2d(width, filters, 1)
         self.move = nn.Conv2d(filters, CHUNK * channels, 1)
         for m in (*self.b, self.leave, self.move):
             nn.init.zeros_(m.weight)
             nn.init.zeros_(m.bias)
 
     def forward(self, known, gist, coordinates, positions):
-        """known [B, LOOK_BACK*(channels + 1), h, w]: frames, each with a channel that is 1 if it is known, else 0 as all of it is;
+        """known [B, (SINK + LOOK_BACK)*(channels + 1), h, w]: frames, each with a channel that is 1 if it is known, else 0 as all of it is;
         gist [B, text], coordinates [2, h, w] and positions [POSITIONS, h, w] -> mean and logarithm of the variance, both [B, CHUNK, channels, h, w]."""
         b, _, h, w = known.shape
         x = self.enter(torch.cat([known, positions[None].expand(b, -1, -1, -1)], 1))
@@ -268,7 +275,7 @@ class Transformer(nn.Module):
 
     def follow(self, before, gist, frames: int):
         """The same of the `frames` that follow on others, [B, frames, C, h, w] each, and zeros where there are none; before
-        [B, LOOK_BACK*(C + 1), h, w] as Draft takes it."""
+        [B, (SINK + LOOK_BACK)*(C + 1), h, w] as Draft takes it."""
         coordinates = self.coordinates(*before.shape[2:], before)
         mean, log_variance = self.draft(before, gist, coordinates, self.positions(coordinates))
         ahead = torch.arange(frames, device=before.device).clamp(max=CHUNK - 1)
@@ -278,13 +285,15 @@ class Transformer(nn.Module):
         """The same for every frame of clean latents [B, C, T, h, w], chunk by chunk: what training sees at once.  times int [T]: their
         numbers in the whole sequence; no draft reaches over a gap."""
         known = F.pad(latents, (0, 0, 0, 0, 0, 0, 0, 1), value=1.).transpose(1, 2)
-        known = F.pad(known, (0, 0, 0, 0, 0, 0, LOOK_BACK, 0))  # frames that nothing is known of
+        nothing = torch.zeros_like(known[:, :1])
         lengths, first, out = frame_chunks.unique_consecutive(return_counts=True)[1].tolist(), 0, []
         for n in lengths:
             if not first:
                 out.append([x.expand(-1, n, -1, -1, -1) for x in self.begin(gist, latents)])
             elif times[first] == times[first - 1] + 1:
-                out.append(self.follow(known[:, first:first + LOOK_BACK].flatten(1, 2), gist, n))
+                before = known[:, :first]
+                seen = [before[:, :SINK], *[nothing] * max(0, SINK - first), *[nothing] * max(0, LOOK_BACK - first), before[:, -LOOK_BACK:]]
+                out.append(self.follow(torch.cat(seen, 1).flatten(1, 2), gist, n))
             else:
                 out.append([torch.zeros_like(latents[:, :, :n]).transpose(1, 2)] * 2)
             first += n
@@ -330,9 +339,10 @@ class Transformer(nn.Module):
         kept = keep(known, b, n, self.d)
         if draft is None:
             gist = prompt_embeds[:, 0]
-            before = newest(LOOK_BACK, kept, past_key[-1], past_value[-1], c + 1, rows, columns)
+            before = torch.cat([cut(frames, kept, past_key[-1], past_value[-1], c + 1, rows, columns).reshape(b, frames * (c + 1), h, w)
+                                for cut, frames in ((oldest, SINK), (newest, LOOK_BACK))], 1)
             begins = self.begin(gist[None][past:].flatten(0, 1), latents)  # of nothing, where there is a past: that costs nothing
-            draft = [x + torch.cat([y, torch.zeros_like(x[:, :1])])[:b] for x, y in zip(self.follow(before.reshape(b, LOOK_BACK * (c + 1), h, w), gist, t), begins)]
+            draft = [x + torch.cat([y, torch.zeros_like(x[:, :1])])[:b] for x, y in zip(self.follow(before, gist, t), begins)]
         mean, variance = draft[0].clamp(-MOST, MOST), draft[1].exp()
         s = sigma[..., None, None, None]
         rest, spread = frames - (1 - s) * mean, torch.rsqrt((1 - s).square() * variance + s.square())
