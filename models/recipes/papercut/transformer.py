@@ -67,16 +67,10 @@ def keep(x: torch.Tensor, b: int, n: int, d: int) -> torch.Tensor:
     return F.pad(kept, (0, 2 * d - kept.shape[-1]))
 
 
-def newest(frames: int, kept: torch.Tensor, past_k: torch.Tensor, past_v: torch.Tensor, c: int, rows: int, columns: int) -> torch.Tensor:
-    """The last frames that `keep` made of earlier calls, past [B, P, N, d] -> [B*frames, c, h, w]; zeros where there are none."""
-    past = torch.cat([*[torch.zeros_like(kept[:, :1])] * frames, torch.cat([past_k, past_v], -1)], 1)
-    return from_tokens(past[:, -frames:, :, :4 * c], rows, columns)
-
-
-def oldest(frames: int, kept: torch.Tensor, past_k: torch.Tensor, past_v: torch.Tensor, c: int, rows: int, columns: int) -> torch.Tensor:
-    """The same of the first frames."""
-    past = torch.cat([torch.cat([past_k, past_v], -1), *[torch.zeros_like(kept[:, :1])] * frames], 1)
-    return from_tokens(past[:, :frames, :, :4 * c], rows, columns)
+def ends(frames: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The first SINK and the last LOOK_BACK of frames [B, P, ...], and zeros where there are fewer; like [B, 1, ...] says of what form, if there are none."""
+    nothing = [torch.zeros_like(like)]
+    return torch.cat([torch.cat([frames, *nothing * SINK], 1)[:, :SINK], torch.cat([*nothing * LOOK_BACK, frames], 1)[:, -LOOK_BACK:]], 1)
 
 
 class Block(nn.Module):
@@ -145,7 +139,8 @@ class Local(nn.Module):
         """x [B*T, c, h, w], condition [B, T, d], past [B, P, N, d].  Returns x and what to keep of this call, two of [B, T, N, d]."""
         (_, c, h, w), (b, _, n, d) = x.shape, past_k.shape
         kept = keep(x, b, n, d)
-        past = newest(1, kept, past_k, past_v, c, h // 2, w // 2)
+        past = torch.cat([torch.zeros_like(kept[:, :1]), torch.cat([past_k, past_v], -1)], 1)[:, -1:, :, :4 * c]
+        past = from_tokens(past, h // 2, w // 2)
         before = torch.cat([past[:, None], x.reshape(b, -1, c, h, w)[:, :-1]], 1).reshape(x.shape)
         scale, shift = self.level(condition).reshape(x.shape[0], -1, 1, 1).chunk(2, 1)
         return x + self.b(F.gelu(self.a(torch.cat([x, before], 1)) * (1 + scale) + shift)), *kept.chunk(2, -1)
@@ -285,15 +280,12 @@ class Transformer(nn.Module):
         """The same for every frame of clean latents [B, C, T, h, w], chunk by chunk: what training sees at once.  times int [T]: their
         numbers in the whole sequence; no draft reaches over a gap."""
         known = F.pad(latents, (0, 0, 0, 0, 0, 0, 0, 1), value=1.).transpose(1, 2)
-        nothing = torch.zeros_like(known[:, :1])
         lengths, first, out = frame_chunks.unique_consecutive(return_counts=True)[1].tolist(), 0, []
         for n in lengths:
             if not first:
                 out.append([x.expand(-1, n, -1, -1, -1) for x in self.begin(gist, latents)])
             elif times[first] == times[first - 1] + 1:
-                before = known[:, :first]
-                seen = [before[:, :SINK], *[nothing] * max(0, SINK - first), *[nothing] * max(0, LOOK_BACK - first), before[:, -LOOK_BACK:]]
-                out.append(self.follow(torch.cat(seen, 1).flatten(1, 2), gist, n))
+                out.append(self.follow(ends(known[:, :first], known[:, :1]).flatten(1, 2), gist, n))
             else:
                 out.append([torch.zeros_like(latents[:, :, :n]).transpose(1, 2)] * 2)
             first += n
@@ -339,8 +331,8 @@ class Transformer(nn.Module):
         kept = keep(known, b, n, self.d)
         if draft is None:
             gist = prompt_embeds[:, 0]
-            before = torch.cat([cut(frames, kept, past_key[-1], past_value[-1], c + 1, rows, columns).reshape(b, frames * (c + 1), h, w)
-                                for cut, frames in ((oldest, SINK), (newest, LOOK_BACK))], 1)
+            before = ends(torch.cat([past_key[-1], past_value[-1]], -1), kept[:, :1])[..., :4 * (c + 1)]
+            before = from_tokens(before, rows, columns).reshape(b, (SINK + LOOK_BACK) * (c + 1), h, w)
             begins = self.begin(gist[None][past:].flatten(0, 1), latents)  # of nothing, where there is a past: that costs nothing
             draft = [x + torch.cat([y, torch.zeros_like(x[:, :1])])[:b] for x, y in zip(self.follow(before, gist, t), begins)]
         mean, variance = draft[0].clamp(-MOST, MOST), draft[1].exp()
