@@ -411,8 +411,11 @@ impl Diffuser {
         let (mut noise, image_noise) = self.draw(&mut generator, axes, layout)?;
         let (mut sample, begin) = match start {
             Start::Noise(_) => {
-                if schedule.init_noise_sigma != 1.0 {
-                    noise.iter_mut().for_each(|x| *x *= schedule.init_noise_sigma);
+                let follows = stream.filter(|_| self.chunk_index > 0);
+                let noise_scale =
+                    schedule.init_noise_sigma * follows.map_or(1.0, |stream| stream.noise_scale);
+                if noise_scale != 1.0 {
+                    noise.iter_mut().for_each(|x| *x *= noise_scale);
                 }
                 (noise.clone(), 0)
             }
