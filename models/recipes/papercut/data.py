@@ -10,6 +10,7 @@ import pickle
 import queue
 import random
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,15 +37,37 @@ def subject_masks(scene: Scene, columns: int, rows: int, frames: int, start: flo
     return np.stack([(scene.subject_mask(columns, rows, t) * 255).astype(np.uint8) for t in moments])
 
 
-def _render(job) -> tuple:
-    index, seed, width, height, frames, latest, moving, masked = job
-    rng = random.Random(seed)
+class Job(NamedTuple):
+    """A clip to render: of a scene drawn with `seed`, beginning up to `latest` seconds after it, half of them as videos do.
+
+    `apart`: its first OPENING frames are those that the scene begins with, the others lie up to a minute later: a whole number of chunks, so that
+    loops are where they are in a video, and LEAD frames before that, which the encoder has to have seen."""
+    index: int
+    seed: int
+    width: int
+    height: int
+    frames: int
+    latest: float
+    apart: bool = False
+    moving: str | None = None  # only of scenes that go somewhere, with a camera whose name begins so
+    masked: bool = False
+
+
+OPENING, LEAD = 9, 5  # frames: a video's first three latents; those of two latents, the first of a frame alone
+FAR = 2, 120  # chunks of half a second between a scene's beginning and what is seen of it later
+
+
+def _render(job: Job) -> tuple:
+    rng = random.Random(job.seed)
     scene = Scene.sample(rng)
-    while moving is not None and not (scene.moving and scene.camera.startswith(moving)):
+    while job.moving is not None and not (scene.moving and scene.camera.startswith(job.moving)):
         scene = Scene.sample(rng)
-    start = rng.uniform(0, latest) if rng.random() < .5 else 0.  # half of them begin as videos do
-    mask = subject_masks(scene, width // 16, height // 16, frames, start) if masked else None
-    return index, scene, scene.render(width, height, frames, start=start), mask, start
+    size, lengths, starts, leads = (job.width, job.height), [job.frames], [rng.uniform(0, job.latest) if rng.random() < .5 else 0.], [0]
+    if job.apart:
+        chunks = round(FAR[0] * (FAR[1] / FAR[0]) ** rng.random())  # farther ones are alike
+        lengths, starts, leads = [OPENING, job.frames - OPENING + LEAD], [0., (12 * chunks - 3 - LEAD) / 24], [0, 2]
+    masks = [subject_masks(scene, job.width // 16, job.height // 16, n, t)[lead:] for n, t, lead in zip(lengths, starts, leads)] if job.masked else None
+    return job.index, scene, np.concatenate([scene.render(*size, n, start=t) for n, t in zip(lengths, starts)]), masks and np.concatenate(masks), starts[0]
 
 
 def renderers(processes: int):
@@ -52,17 +75,16 @@ def renderers(processes: int):
     return multiprocessing.get_context("spawn").Pool(processes)
 
 
-def render_jobs(jobs, processes: int):
-    """Yields (index, scene, frames) for jobs (index, seed, width, height, frames, latest start in seconds)."""
+def render_jobs(jobs: list[Job], processes: int):
+    """Yields (index, scene, frames)."""
     with renderers(processes) as pool:
-        for index, scene, frames, _, _ in pool.imap_unordered(_render, ((*job, None, False) for job in jobs), chunksize=4):
+        for index, scene, frames, _, _ in pool.imap_unordered(_render, jobs, chunksize=4):
             yield index, scene, frames
 
 
-def render_with_masks(pool, jobs, moving: str | None):
-    """Yields (index, scene, frames, masks, start in seconds) for the same jobs, from a pool of `renderers`; `moving`: only of scenes that go somewhere, with a
-    camera whose name begins so."""
-    yield from pool.imap_unordered(_render, ((*job, moving, True) for job in jobs), chunksize=2)
+def render_with_masks(pool, jobs: list[Job]):
+    """Yields (index, scene, frames, masks, start in seconds), from a pool of `renderers`."""
+    yield from pool.imap_unordered(_render, (job._replace(masked=True) for job in jobs), chunksize=2)
 
 
 def make_pool(path: pathlib.Path, clips: int, width: int, height: int, frames: int, seed: int, latest: float, processes: int) -> None:
@@ -72,7 +94,7 @@ def make_pool(path: pathlib.Path, clips: int, width: int, height: int, frames: i
     path.parent.mkdir(parents=True, exist_ok=True)
     data = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", np.uint8, (clips, frames, height, width, 3))
     scenes: list = [None] * clips
-    jobs = [(i, seed * 1_000_003 + i, width, height, frames, latest) for i in range(clips)]
+    jobs = [Job(i, seed * 1_000_003 + i, width, height, frames, latest) for i in range(clips)]
     for done, (i, scene, video) in enumerate(render_jobs(jobs, processes)):
         data[i], scenes[i] = video, scene
         if done % 200 == 199:
@@ -82,9 +104,9 @@ def make_pool(path: pathlib.Path, clips: int, width: int, height: int, frames: i
         pickle.dump(scenes, f)
 
 
-def imagined_path(work: pathlib.Path, pool: str) -> pathlib.Path:
-    """What the transformer made of a pool (imagine.py): latents of the encoder's measure, float16 [clips, 1+k, C, H/16, W/16]."""
-    return work / f"data/{pool}-imagined.npy"
+def faults_path(work: pathlib.Path, pool: str) -> pathlib.Path:
+    """What is off in latents that the transformer made of a pool (imagine.py), in the encoder's measure, float16 [clips, 1+k, C, H/16, W/16]."""
+    return work / f"data/{pool}-faults.npy"
 
 
 def to_steps(clips: torch.Tensor) -> torch.Tensor:

@@ -2,8 +2,9 @@
 python -m papercut.imagine [--work DIR]
 
 A latent that the transformer made is not the encoder's: it is softer, and frayed where much moves.  Here the latents of rendered clips
-get noise and lose it again in one step, each chunk after the true one before it, so that they still belong to their frames.  The decoder
-that is trained on them (train_vae.py --freeze-encoder) takes part in the denoising (the idea of LTX-Video's decoder, arXiv:2501.00103).
+get noise and lose it again in one step, each chunk after the true one before it, so that they still belong to their frames.  By how much they
+are off then is kept.  The decoder that is trained on such faults (train_vae.py --imagined) takes part in the denoising (the idea of
+LTX-Video's decoder, arXiv:2501.00103).
 """
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ import torch
 
 from . import parallel
 from .checkpoints import load_networks, load_vae
-from .data import add_work, encoder_input, imagined_path, to_steps
+from .data import add_work, encoder_input, faults_path, to_steps
 from .tokenizer import make_tokenizer
 from .train_transformer import captions_of, guess, tokens
 from .transformer import CHUNK
@@ -45,6 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_work(parser)
     parser.add_argument("--pool", default="wide", help="which clips of the autoencoder's (default: %(default)s)")
+    parser.add_argument("--clips", type=int, help="how many of them (default: all)")
     args = parser.parse_args()
     device, rng, tokenizer = parallel.device(), random.Random(0), make_tokenizer()
     torch.manual_seed(0)
@@ -53,21 +55,22 @@ def main() -> None:
     for module in (vae, text, net):
         module.to(device).requires_grad_(False)
     clips = np.load(args.work / f"data/{args.pool}.npy", mmap_mode="r")
-    scenes = pickle.loads((args.work / f"data/{args.pool}.scenes").read_bytes())
-    made = []
+    scenes = pickle.loads((args.work / f"data/{args.pool}.scenes").read_bytes())[:args.clips]
+    faults = []
     for i in range(0, len(scenes), AT_ONCE):
-        steps = to_steps(torch.from_numpy(clips[i:i + AT_ONCE].copy()).to(device))
+        steps = to_steps(torch.from_numpy(clips[i:i + len(scenes[i:i + AT_ONCE])].copy()).to(device))
         b, t = steps.shape[:2]
         chunk = torch.tensor([0, 1, 1, *(2 + k // CHUNK for k in range(t))][:t])  # as videos are made
         words, _ = captions_of(scenes[i:i + AT_ONCE], rng, 0.)
         with parallel.autocast():
             z = vae.normalise(vae.encoder(encoder_input(steps), t)[0])
             embeds, mask = text(*(x.to(device) for x in tokens(tokenizer, words)))
-            x = imagine(net, z.view(b, t, *z.shape[1:]).transpose(1, 2).float(), embeds, mask, chunk)
-        made.append(vae.denormalise(x.transpose(1, 2)).half().cpu().numpy())
+            x0 = z.view(b, t, *z.shape[1:]).transpose(1, 2).float()
+            x = imagine(net, x0, embeds, mask, chunk)
+        faults.append(((x - x0).transpose(1, 2) * vae.std[:, None, None]).half().cpu().numpy())
         if i % 200 == 0:
             print(f"{i} of {len(scenes)} clips", flush=True)
-    np.save(imagined_path(args.work, args.pool), np.concatenate(made))
+    np.save(faults_path(args.work, args.pool), np.concatenate(faults))
 
 
 if __name__ == "__main__":

@@ -18,11 +18,12 @@ import torch
 
 from . import parallel
 from .checkpoints import load, load_vae, save
-from .data import add_work, cores, encoder_input, render_with_masks, renderers, to_steps
+from .data import OPENING, Job, add_work, cores, encoder_input, render_with_masks, renderers, to_steps
 
+APART = "-apart"  # of whose clips the first three latent frames are the scene's beginning and the others lie later, up to a minute (data.Job)
 # name: (share of all rendered frames, width, height, frames, latest start in seconds)
 POOLS = {
-    "sequences": (.14, 256, 160, 57, 3.),
+    "sequences": (.1, 256, 160, 57, 3.), f"sequences{APART}": (.1, 256, 160, 57, 0.),
     "clips-wide": (.48, 256, 160, 17, 3.), "clips-square": (.05, 192, 192, 17, 3.), "clips-tall": (.04, 160, 256, 17, 3.), "clips-long": (.04, 320, 160, 17, 3.),
     "images-wide": (.15, 256, 160, 1, 0.), "images-square": (.02, 192, 192, 1, 0.), "images-tall": (.02, 160, 256, 1, 0.), "images-long": (.02, 320, 160, 1, 0.),
     "images-wide-large": (.015, 320, 192, 1, 0.), "images-square-large": (.01, 256, 256, 1, 0.),
@@ -52,6 +53,11 @@ def encode(vae, clips: np.ndarray, device) -> np.ndarray:
         steps = to_steps(torch.from_numpy(clips).to(device))
         z, _ = vae.encoder(encoder_input(steps), steps.shape[1])
     return z.view(len(clips), -1, *z.shape[1:]).transpose(1, 2).half().cpu().numpy()
+
+
+def encode_apart(vae, clips: np.ndarray, device) -> np.ndarray:
+    """The same of clips in two parts, without the two latents that lead up to the second."""
+    return np.concatenate([encode(vae, clips[:, :OPENING], device), encode(vae, clips[:, OPENING:], device)[:, :, 2:]], 2)
 
 
 def importance(vae, latents: np.ndarray, device) -> torch.Tensor:
@@ -90,17 +96,18 @@ def main() -> None:
             # The pool that is farthest behind its share is next.
             name = min(done, key=lambda n: frames_done[n] / POOLS[n][0])
             _, width, height, frames, latest = POOLS[name]
-            n = max(4 * args.processes, 32 // frames)
+            n, apart = max(4 * args.processes, 32 // frames), name.endswith(APART)
             waiting: list = []
 
             def flush() -> None:
-                done[name].latents += list(encode(vae, np.stack([w[1] for w in waiting]), device))
+                done[name].latents += list((encode_apart if apart else encode)(vae, np.stack([w[1] for w in waiting]), device))
                 done[name].masks += [w[2] for w in waiting]
                 done[name].scenes += [w[0] for w in waiting]
                 done[name].starts += [w[3] for w in waiting]
                 waiting.clear()
 
-            for _, scene, clip, masks, start in render_with_masks(pool, [(i, seed + i, width, height, frames, latest) for i in range(n)], args.moving):
+            jobs = [Job(i, seed + i, width, height, frames, latest, apart, args.moving) for i in range(n)]
+            for _, scene, clip, masks, start in render_with_masks(pool, jobs):
                 waiting.append((scene, clip, masks, start))
                 if len(waiting) * frames >= AT_ONCE * (16 if device.type == "cuda" else 1):
                     flush()

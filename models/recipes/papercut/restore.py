@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from . import export, parallel
 from .checkpoints import save
-from .data import add_work, render_with_masks, renderers
+from .data import Job, add_work, render_with_masks, renderers
 from .prepare import encode, importance
 from .text_encoder import TextEncoder
 from .tokenizer import words_of
@@ -83,7 +83,7 @@ def main() -> None:
         for head in both["text"].heads.values():
             head.reset_parameters()
     with renderers(2) as pool:
-        images = np.stack([clip for _, _, clip, *_ in render_with_masks(pool, [(i, i, 256, 160, 1, 0.) for i in range(IMAGES)], None)])
+        images = np.stack([clip for _, _, clip, *_ in render_with_masks(pool, [Job(i, i, 256, 160, 1, 0.) for i in range(IMAGES)])])
     args.work.mkdir(parents=True, exist_ok=True)
     vae.to(parallel.device())
     weight = importance(vae, encode(vae, images, parallel.device()), parallel.device()).cpu()

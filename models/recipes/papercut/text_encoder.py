@@ -55,11 +55,11 @@ class TextEncoder(nn.Module):
             x = layer(x, bias)
         return self.norm(x) * mask[..., None], mask
 
+    def read(self, embeds: torch.Tensor) -> torch.Tensor:
+        """[B, attributes] class numbers, as `targets` has them, that the heads read in embeddings."""
+        return torch.stack([self.heads[a](embeds[:, 0]).argmax(-1) for a in captions.ATTRIBUTES], 1)
+
     def attribute_loss(self, embeds: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Mean cross entropy of the heads, and the share of attributes read correctly."""
-        loss, right = 0., 0.
-        for i, a in enumerate(captions.ATTRIBUTES):
-            logits = self.heads[a](embeds[:, 0])
-            loss = loss + F.cross_entropy(logits, wanted[:, i])
-            right += (logits.argmax(-1) == wanted[:, i]).float().mean().item()
-        return loss / len(captions.ATTRIBUTES), right / len(captions.ATTRIBUTES)
+        losses = [F.cross_entropy(self.heads[a](embeds[:, 0]), wanted[:, i]) for i, a in enumerate(captions.ATTRIBUTES)]
+        return sum(losses) / len(losses), (self.read(embeds) == wanted).float().mean().item()

@@ -25,7 +25,7 @@ from .captions import ATTRIBUTES, UNSAID, caption
 from .checkpoints import load, load_vae, save, with_words
 from .data import add_work, prefetch
 from .optim import MuonAdam
-from .prepare import POOLS
+from .prepare import APART, POOLS
 from .text_encoder import TextEncoder, targets
 from .tokenizer import make_tokenizer, pad_batch, words_of
 from .transformer import CHUNK, Transformer
@@ -102,16 +102,19 @@ class Latents:
 
     def draw(self, rng: random.Random, kind: str, count: int, chunk: torch.Tensor):
         """`count` frames' worth of a kind, for the frames' chunks [frames]: latents [n, C, frames, h, w], masks [n, frames, h, w] in 0..1, the
-        frames' numbers, scenes.  Long sequences may leave a gap after the first chunk.  Where a single frame comes first, it is nearly always a
-        scene's own first, as in a video: of a later one nobody could tell how far a step or a camera's move had come."""
+        frames' numbers, scenes.  Long sequences may leave a gap after the first chunk, as a video's window does.  Where a single frame comes first,
+        it is nearly always a scene's own first, as in a video: of a later one nobody could tell how far a step or a camera's move had come."""
         frames = len(chunk)
         weights = {n: w for n, w in shares(kind).items() if n in self.pools}
-        z, masks, scenes, _, all_of, beginnings = self.pools[rng.choices(list(weights), list(weights.values()))[0]]
+        name = rng.choices(list(weights), list(weights.values()))[0]
+        z, masks, scenes, _, all_of, beginnings = self.pools[name]
         n = max(1, round(count * 160 / (frames * z.shape[3] * z.shape[4])))
         rows = rng.choices(range(len(z)), cum_weights=beginnings if int(chunk.eq(0).sum()) == 1 and rng.random() < BEGINNINGS else all_of, k=n)
-        gap = rng.randrange(z.shape[2] - frames + 1) if frames > 2 * CHUNK and rng.random() < .4 else 0
-        take = [*range(min(CHUNK, frames)), *range(CHUNK + gap, frames + gap)]
-        return (torch.from_numpy(z[rows][:, :, take].astype(np.float32)), torch.from_numpy(masks[rows][:, take].astype(np.float32) / 255), torch.tensor(take), [scenes[r] for r in rows])
+        apart = name.endswith(APART)
+        gap = rng.randrange(z.shape[2] - frames + 1) if frames > 2 * CHUNK and (apart or rng.random() < .4) else 0
+        take = torch.tensor([*range(min(CHUNK, frames)), *range(CHUNK + gap, frames + gap)])
+        times = torch.where(take < CHUNK, take, take + 1000 * apart)
+        return (torch.from_numpy(z[rows][:, :, take].astype(np.float32)), torch.from_numpy(masks[rows][:, take].astype(np.float32) / 255), times, [scenes[r] for r in rows])
 
 
 def chunks_of(frames: int, rng: random.Random) -> torch.Tensor:
@@ -122,28 +125,36 @@ def chunks_of(frames: int, rng: random.Random) -> torch.Tensor:
     return torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))[:frames]
 
 
-def noise_levels(n: int, chunk: torch.Tensor, shift: float) -> torch.Tensor:
+def behind_gap(chunk: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+    """bool [frames]: those of a chunk before which frames are missing; such a chunk is what others follow on, and nothing is learned from it."""
+    first = F.pad((times.diff() > 1).to(chunk), (1, 0)) * chunk  # the number of such a chunk, where it begins
+    return (chunk == first.max()) & (chunk > 0)
+
+
+def noise_levels(n: int, chunk: torch.Tensor, times: torch.Tensor, shift: float) -> torch.Tensor:
     """sigma [n, frames] for frames of the chunks [frames].  Frames of a chunk share a level, or some of them are clean; in every
-    sequence at least one frame is noisy.  A first frame that others follow on is clean: first frames are learned from images, which
-    show how scenes begin."""
+    sequence at least one frame is noisy.  A first frame that others follow on is clean, for first frames are learned from images, which
+    show how scenes begin, and so is what lies behind a gap."""
     frames = len(chunk)
     chunks = int(chunk[-1]) + 1
     s = torch.sigmoid(torch.randn(n, chunks))
     s = shift * s / (1 + (shift - 1) * s)
     s = torch.where(torch.rand(n, chunks) < .1, 1., s)
-    follows = int(chunks > 1 and int(chunk[1]) == 1)
-    noisy = torch.randint(follows, chunks, (n,))
+    given = torch.zeros(chunks, dtype=torch.bool)
+    given[chunk[behind_gap(chunk, times)]] = True
+    given[0] |= chunks > 1 and int(chunk[1]) == 1
+    free = (~given).nonzero()[:, 0]
+    noisy = free[torch.randint(len(free), (n,))]
     if chunks > 1:
-        clean = torch.rand(n, chunks) < .7
-        clean[:, :follows] = True
+        clean = (torch.rand(n, chunks) < .7) | given
         clean[torch.arange(n), noisy] = False
         s = torch.where(clean, torch.where(torch.rand(n, chunks) < .5, 0., .1 * torch.rand(n, chunks)), s)
     sigma = s[:, chunk]
     if frames > 1:
-        given = (torch.rand(n, 1) < .25) & (torch.rand(n, frames) < torch.rand(n, 1))
+        some = (torch.rand(n, 1) < .25) & (torch.rand(n, frames) < torch.rand(n, 1))
         keep = (chunk == noisy[:, None]).float() * (torch.rand(n, frames) + .1)  # one frame of the noisy chunk stays so
-        given[torch.arange(n), keep.argmax(1)] = False
-        sigma = torch.where(given, 0., sigma)
+        some[torch.arange(n), keep.argmax(1)] = False
+        sigma = torch.where(some, 0., sigma)
     return sigma
 
 
@@ -169,14 +180,14 @@ def dreamt(net: Transformer, x0: torch.Tensor, gist: torch.Tensor, chunk: torch.
     for _ in range(rounds):
         mean, log_variance = net.drafts_of_chunks(seen, gist, chunk, times)
         made = (mean + (.5 * log_variance).exp() * torch.randn_like(mean)).transpose(1, 2).float()
-        seen = torch.where((chunk > 0)[:, None, None], x0 + away * (made - x0), x0)
+        seen = torch.where(((chunk > 0) & ~behind_gap(chunk, times))[:, None, None], x0 + away * (made - x0), x0)
     return seen
 
 
 def lived(net: Transformer, x0: torch.Tensor, embeds: torch.Tensor, mask: torch.Tensor, chunk: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
     """x0 as the network itself makes it in the last step of a video, chunk after chunk: each from the noisy truth, so that it stays with
     it, but after what was made before, so that faults pile up as they do in a long video."""
-    past, whole, first = [net.no_past(x0)] * 2, [], 0
+    past, whole, first, given = [net.no_past(x0)] * 2, [], 0, behind_gap(chunk, times)
     made, drawn = x0[:, :, :0], [x0[:, :, :0].transpose(1, 2)] * 2  # the chunk before this one, and its draft
     for n in chunk.unique_consecutive(return_counts=True)[1].tolist():
         p, seen = made.shape[2], torch.cat([*whole, x0[:, :, first:first + n]], 2)
@@ -187,7 +198,10 @@ def lived(net: Transformer, x0: torch.Tensor, embeds: torch.Tensor, mask: torch.
         of_two = (torch.arange(p + n, device=x0.device) >= p).long()
         v, *kept = net(torch.cat([made, x], 2), 1000 * F.pad(s, (p, 0)), embeds, mask, *past, of_two, [torch.cat(y, 1) for y in zip(drawn, draft)])
         past = [torch.cat([old, new[:, :, :p]], 2) for old, new in zip(past, kept)]
-        made, drawn, first = x - s[:, None, :, None, None] * v[:, :, p:].float(), draft, first + n
+        made, drawn = x - s[:, None, :, None, None] * v[:, :, p:].float(), draft
+        if given[first]:
+            made = x0[:, :, first:first + n]
+        first += n
         whole.append(made)
     return torch.cat(whole, 2)
 
@@ -203,15 +217,16 @@ def imagined(net: Transformer, x0, sigma, embeds, mask, chunk, times) -> torch.T
     return out
 
 
-def draft_loss(draft, x0: torch.Tensor, subject: torch.Tensor, chunk: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def draft_loss(draft, x0: torch.Tensor, subject: torch.Tensor, chunk: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How unlikely the frames x0 [n, C, T, h, w] are by their draft, and its mean square error, of single frames and of those that follow
-    on others (what clips begin with is no scene's beginning); subject [n, T, h, w].
+    on others (what clips begin with is no scene's beginning, and behind a gap there is no draft); subject [n, T, h, w].
     Each term counts by the root of its variance, so that what is hard to tell is learned as well (beta-NLL, arXiv:2203.09168)."""
     alone = not int(chunk[-1])
-    mean, log_variance = (y[:, (chunk > 0) | alone] for y in draft)
-    error = (x0.transpose(1, 2)[:, (chunk > 0) | alone] - mean).square()
+    guessed = ((chunk > 0) | alone) & ~behind_gap(chunk, times)
+    mean, log_variance = (y[:, guessed] for y in draft)
+    error = (x0.transpose(1, 2)[:, guessed] - mean).square()
     unlikely = (log_variance + error * (-log_variance).exp()) * (.5 * log_variance.detach()).exp()
-    weight = 1 + SUBJECT_WEIGHT["images" if alone else "clips"] * subject[:, (chunk > 0) | alone, None]
+    weight = 1 + SUBJECT_WEIGHT["images" if alone else "clips"] * subject[:, guessed, None]
     return .5 * (unlikely * weight).mean(), error.mean()
 
 
@@ -238,7 +253,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=512 if gpu else 30, help="latent frames of 256x160 a process and step, or as many tokens of other sizes (default: %(default)s)")
     parser.add_argument("--width", type=int, default=384 if gpu else 256, help="of the transformer, a multiple of 64 (default: %(default)s; a resumed run keeps its own)")
     parser.add_argument("--layers", type=int, default=6, help="of the transformer, likewise")
-    parser.add_argument("--text-steps", type=int, default=120, help="steps on captions alone, at first")
+    parser.add_argument("--text-steps", type=int, default=120, help="steps on captions alone, at first (default: %(default)s)")
+    parser.add_argument("--captions", action="store_true", help="take these steps in a resumed run too, for captions that are not understood yet")
     parser.add_argument("--draft-minutes", type=float, default=1. if gpu else 6., help="of drafts alone, after that (0 for a resumed run that has them)")
     parser.add_argument("--frozen", action="store_true", help="leave text encoder and drafts as they are, once they are good: steps are faster")
     parser.add_argument("--shift", type=float, default=3.)
@@ -256,7 +272,7 @@ def kind_of_step(it: int, progress: float) -> tuple[str, torch.Tensor]:
         kind = "images" if x < .75 else "clips"
     else:
         kind = "images" if x < .2 else "clips" if x < .8 else "sequences"
-    frames = 1 if kind == "images" else dice.choice((3, 5, 5)) if kind == "clips" else dice.choice((6, 9, 12, 15))
+    frames = 1 if kind == "images" else dice.choice((3, 5, 5)) if kind == "clips" else dice.choice((9, 12, 15))
     return kind, chunks_of(frames, dice)
 
 
@@ -331,8 +347,8 @@ def told(rng: random.Random, seldom: bool) -> Scene:
 
 
 def train_captions(run: Run) -> None:
-    """Trains the text encoder alone, to tell scenes' attributes from their captions.  Where words are new to it, what it made of
-    captions without them stays, for the transformer was trained on that."""
+    """Trains the text encoder alone, to tell scenes' attributes from their captions.  What it made of captions that it understood stays, for
+    the transformer was trained on that: of those that its heads read right, or, where words are new and heads too, of those without them."""
     start, before, steps = time.time(), copy.deepcopy(run.text).requires_grad_(False), run.args.text_steps
     for i in range(steps):
         rng = random.Random(-i * 64 - run.rank)
@@ -341,9 +357,13 @@ def train_captions(run: Run) -> None:
         embeds, _ = run.text(ids, mask)
         loss, right = run.text.attribute_loss(embeds, targets(said).to(run.device))
         strayed = torch.zeros(())
-        if len(run.new_words):
-            known = ~torch.isin(ids, run.new_words).any(1) & torch.tensor([x["other"] in (UNSAID, "none") for x in said], device=run.device)
-            strayed = (embeds - before(ids, mask)[0])[known].square().sum() / mask[known].sum() / embeds.shape[2]
+        if run.resumed:
+            was = before(ids, mask)[0]
+            if len(run.new_words):
+                known = ~torch.isin(ids, run.new_words).any(1) & torch.tensor([x["other"] in (UNSAID, "none") for x in said], device=run.device)
+            else:
+                known = (before.read(was) == targets(said).to(run.device)).all(1)
+            strayed = (embeds - was)[known].square().sum() / mask[known].sum().clamp(min=1) / embeds.shape[2]
             loss = loss + STAY_WEIGHT * strayed
         run.update(loss, min(1., (i + 1) / 20, max(.03, 2 * (1 - i / steps))))
         if i % 20 == 19:
@@ -362,12 +382,12 @@ def train_drafts(run: Run, data: Latents) -> None:
         chunk = chunks_of(frames, rng)
         x0, subject, times, scenes = data.draw(rng, kind, DRAFT_FRAMES, chunk)
         texts, _ = captions_of(scenes, rng, .12)
-        x0, chunk = x0.to(run.device), chunk.to(run.device)
+        x0, chunk, times = x0.to(run.device), chunk.to(run.device), times.to(run.device)
         with parallel.autocast():
             with torch.no_grad():
                 gist = run.embed(texts)[0][:, 0]
                 seen = dreamt(run.net, x0, gist, chunk, times, rng.randrange(int(chunk[-1]) + 1))
-            loss, error = draft_loss(guess(run.net, seen, gist, chunk, times), x0, subject.to(run.device), chunk)
+            loss, error = draft_loss(guess(run.net, seen, gist, chunk, times), x0, subject.to(run.device), chunk, times)
         descend(opt, loss, drafts, run.args.lr * min(1., (it + 1) / 20, max(.02, (1 - done) / .6)), run.workers)
         it += 1
         errors[kind] = .96 * errors.get(kind, error.item()) + .04 * error.item()
@@ -413,7 +433,7 @@ def train_network(run: Run, data: Latents) -> None:
     while parallel.agree((spent := time.time() - start) < args.minutes * 60):
         progress = curriculum()
         kind, x0, subject, chunk, times, ids, said_mask, wanted = (x.to(device, non_blocking=True) if torch.is_tensor(x) else x for x in next(examples))
-        sigma = noise_levels(len(x0), chunk.cpu(), args.shift).to(device)
+        sigma = noise_levels(len(x0), chunk.cpu(), times.cpu(), args.shift).to(device)
         s = sigma[:, None, :, None, None]
         noise = torch.randn_like(x0)
         bake = parallel.agree(progress >= args.bake)
@@ -431,7 +451,7 @@ def train_network(run: Run, data: Latents) -> None:
             told_loss, right = run.text.attribute_loss(embeds, wanted)
         weight = (sigma > LEAST).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT[kind] * subject[:, None])
         error, change = weighted_errors((v.float() - target) * channel_weight.sqrt(), weight, sigma)
-        guessing = draft_loss(draft, x0, subject, chunk)[0]  # without a gradient where it is frozen
+        guessing = draft_loss(draft, x0, subject, chunk, times)[0]  # without a gradient where it is frozen
         loss = error + CHANGE_WEIGHT * change + .1 * told_loss + DRAFT_WEIGHT * guessing
         run.update(loss, min(1., (run.it - first + 1) / 40, max(.03, (1 - progress) / .35)))
         if run.it % 5 == 0 or device.type == "cpu":
@@ -451,7 +471,7 @@ def train(rank: int, workers: int, args) -> None:
     run.say(" ".join(f"{name} {sum(p.numel() for p in module.parameters()) / 1e6:.2f}M" for name, module in (("text encoder", run.text), ("transformer", run.net))), f"on {run.device}")
     data = Latents(args.work)
     torch.manual_seed(run.it * 1000 + rank)
-    if run.it == 0 or len(run.new_words):
+    if run.it == 0 or len(run.new_words) or args.captions:
         train_captions(run)
     if args.draft_minutes:
         train_drafts(run, data)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import pathlib
 import time
 
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from . import parallel
 from .checkpoints import fit, load, save
-from .data import add_work, cores, decoder_target, encoder_input, imagined_path, make_pool, prefetch, to_steps
+from .data import add_work, cores, decoder_target, encoder_input, faults_path, make_pool, prefetch, to_steps
 from .optim import MuonAdam
 from .vae import VAE
 
@@ -24,14 +25,14 @@ def held_out(pool: np.ndarray) -> int:
     return min(40, len(pool) // 10)
 
 
-def psnr(vae: VAE, clips: np.ndarray, latents: np.ndarray | None = None) -> float:
-    """Mean over clips (uint8 [n, 1+4k, H, W, 3]) of the peak signal-to-noise ratio in dB; of these latents [n, T, C, h, w], or the encoder's."""
+def psnr(vae: VAE, clips: np.ndarray, faults: np.ndarray | None = None) -> float:
+    """Mean over clips (uint8 [n, 1+4k, H, W, 3]) of the peak signal-to-noise ratio in dB; with these faults [n, T, C, h, w] in the latents."""
     values, device = [], vae.mean.device
     with torch.no_grad():
         for i, clip in enumerate(clips):
             steps = to_steps(torch.from_numpy(clip[None].copy()).to(device))
-            z = vae.encoder(encoder_input(steps), steps.shape[1])[0] if latents is None else torch.from_numpy(latents[i].astype(np.float32)).to(device)
-            r, _ = vae.decoder(z, steps.shape[1])
+            z = vae.encoder(encoder_input(steps), steps.shape[1])[0]
+            r, _ = vae.decoder(z if faults is None else z + torch.from_numpy(faults[i].astype(np.float32)).to(device), steps.shape[1])
             d = (r.clamp(-1, 1) - decoder_target(steps))[3:]
             values.append(10 * np.log10(4 / d.square().mean().item()))
     return float(np.mean(values))
@@ -51,14 +52,14 @@ def batch(pools, rng, size: int) -> torch.Tensor:
     return torch.from_numpy(np.stack(out))
 
 
-def imagined_batch(pool: np.ndarray, latents: np.ndarray, rng, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random crops of whole clips with what the transformer makes of them (imagine.py): uint8 [size, F, CROP, CROP, 3] and float
+def imagined_batch(pool: np.ndarray, faults: np.ndarray, rng, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random crops of whole clips with the faults of what the transformer makes of them (imagine.py): uint8 [size, F, CROP, CROP, 3] and float
     [size * T, C, CROP/16, CROP/16]."""
     clips, z, n = [], [], CROP // 16
-    for i in rng.integers(held_out(pool), len(latents), size):
-        y, x = rng.integers(0, latents.shape[3] - n + 1), rng.integers(0, latents.shape[4] - n + 1)
+    for i in rng.integers(held_out(pool), len(faults), size):
+        y, x = rng.integers(0, faults.shape[3] - n + 1), rng.integers(0, faults.shape[4] - n + 1)
         clips.append(pool[i, :, 16 * y:16 * y + CROP, 16 * x:16 * x + CROP])
-        z.append(latents[i, :, :, y:y + n, x:x + n])
+        z.append(faults[i, :, :, y:y + n, x:x + n])
     return torch.from_numpy(np.stack(clips)), torch.from_numpy(np.concatenate(z).astype(np.float32))
 
 
@@ -70,7 +71,8 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--from", dest="source", type=pathlib.Path, help="start from this checkpoint of another, perhaps narrower, autoencoder")
     parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder alone, so that latents already made stay valid")
-    parser.add_argument("--imagined", action="store_true", help="with --freeze-encoder: every other step decodes what the transformer makes of the clips (papercut.imagine)")
+    parser.add_argument("--imagined", action="store_true", help="every fourth step decodes latents with the faults that they have when the transformer makes them (papercut.imagine)")
+    parser.add_argument("--stay", type=float, default=0., help="weight of how far latents go from where they were, in their standard deviations, so that a transformer that knows them can go on")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--flicker", type=float, default=2., help="weight of the change of the error from frame to frame")
     parser.add_argument("--noise", type=float, default=.05, help="noise on latents that the decoder learns to bear, as a share of their size")
@@ -78,8 +80,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=48 if gpu else 2, help="clips of 13 frames a process and step (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=4000 if gpu else 1600, help="clips to render (default: %(default)s)")
     args = parser.parse_args()
-    if args.imagined and not args.freeze_encoder:
-        parser.error("--imagined needs --freeze-encoder: an encoder that learns leaves the transformer's latents behind")
     for i, (name, (width, height)) in enumerate(SIZES.items()):
         make_pool(args.work / f"data/{name}", args.clips // 4 ** i, width, height, 17, i + 1, 3., cores())
     parallel.run(train, args.processes, args)
@@ -107,7 +107,8 @@ def train(rank: int, workers: int, args) -> None:
     if args.freeze_encoder:
         vae.encoder.requires_grad_(False)
         kept = {"importance": state["importance"]}
-    else:  # what was measured of the latents is no longer true
+    spread, before = vae.std[:, None, None].clone(), copy.deepcopy(vae.encoder).requires_grad_(False)
+    if not args.freeze_encoder:  # what was measured of the latents is no longer true
         vae.mean.zero_(), vae.std.fill_(1)
     average = {k: v.clone() for k, v in vae.state_dict().items()}
     say = lambda *x: rank == 0 and print(*x, flush=True)
@@ -116,7 +117,7 @@ def train(rank: int, workers: int, args) -> None:
     torch.manual_seed(it * 100 + rank)
     start, last, first = time.time(), time.time(), it
     batches = prefetch(lambda _: batch(pools, rng, args.batch), 4 if device.type == "cuda" else 0)
-    imagined = np.load(imagined_path(args.work, "wide"), mmap_mode="r") if args.imagined else None
+    imagined = np.load(faults_path(args.work, "wide"), mmap_mode="r") if args.imagined else None
 
     def judge(clips: int) -> None:
         live = {k: v.clone() for k, v in vae.state_dict().items()}
@@ -130,13 +131,15 @@ def train(rank: int, workers: int, args) -> None:
         left = 1 - spent / (args.minutes * 60)
         for g in opt.param_groups:
             g["lr"] = args.lr * min(1, (it - first + 1) / 60) * min(1., max(.03, left / .4))
-        clips, z = imagined_batch(pools[0], imagined, rng, args.batch) if imagined is not None and it % 2 else (next(batches), None)
+        clips, faults = imagined_batch(pools[0], imagined, rng, args.batch) if imagined is not None and it % 4 == 0 else (next(batches), None)
         steps = to_steps(clips.to(device))
         b, t = steps.shape[:2]
         with parallel.autocast():
-            z = vae.encoder(encoder_input(steps), t)[0] if z is None else z.to(device)
-            noise = args.noise * torch.randn_like(z) * (vae.std[:, None, None] if args.freeze_encoder else 1)
-            r, _ = vae.decoder(z + noise, t)
+            z = vae.encoder(encoder_input(steps), t)[0]
+            with torch.no_grad():
+                was = before(encoder_input(steps), t)[0] if args.stay else z
+            # From faults the decoder learns alone: an encoder would make its latents so large that they look small.
+            r, _ = vae.decoder(z + args.noise * torch.randn_like(z) * spread if faults is None else z.detach() + faults.to(device), t)
         d = r.float() - decoder_target(steps)
         d = d.view(b, t * 4, *d.shape[1:])[:, 3:]  # the first frame's three copies do not count
         flicker = (d[:, 1:] - d[:, :-1]).abs().mean()
@@ -144,7 +147,9 @@ def train(rank: int, workers: int, args) -> None:
         full = F.pixel_shuffle(d, 4)
         edges = (full[..., 1:] - full[..., :-1]).abs().mean() + (full[..., 1:, :] - full[..., :-1, :]).abs().mean()
         mse = d.square().mean()
-        loss = d.abs().mean() + edges + args.flicker * flicker + 6 * mse + .01 * (z.float().square().mean() - 1).clamp(min=0)
+        loss = d.abs().mean() + edges + args.flicker * flicker + 12 * mse + .01 * (z.float().square().mean() - 1).clamp(min=0)
+        strayed = ((z - was) / spread).square().mean() if args.stay else torch.zeros(())
+        loss = loss + args.stay * strayed
         opt.zero_grad(set_to_none=True)
         loss.backward()
         parallel.average_gradients(vae.parameters(), workers)
@@ -156,7 +161,7 @@ def train(rank: int, workers: int, args) -> None:
                 average[k].lerp_(v, max(.01, 1 / (it - first)))
         if it % 25 == 0:
             ema = mse.item() if ema is None else .8 * ema + .2 * mse.item()
-            say(f"{it} {spent:.0f}s loss {loss.item():.4f} flicker {flicker.item():.4f} train {10 * np.log10(4 / ema):.2f} dB latents {z.std().item():.2f}")
+            say(f"{it} {spent:.0f}s loss {loss.item():.4f} flicker {flicker.item():.4f} train {10 * np.log10(4 / ema):.2f} dB latents {z.std().item():.2f} strayed {strayed.item() ** .5:.2f}")
         if rank == 0 and time.time() - last > 150:
             last = time.time()
             judge(4)

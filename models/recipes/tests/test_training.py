@@ -10,10 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from papercut import checkpoints, pieces
-from papercut.data import decoder_target, encoder_input, prefetch, to_steps
+from papercut.data import FAR, LEAD, OPENING, Job, _render, decoder_target, encoder_input, prefetch, to_steps
 from papercut.imagine import imagine
 from papercut.text_encoder import TextEncoder
-from papercut.train_transformer import Latents, chunks_of, draft_loss, dreamt, imagined, lived, noise_levels, weighted_errors
+from papercut.train_transformer import Latents, behind_gap, chunks_of, draft_loss, dreamt, imagined, lived, noise_levels, weighted_errors
 from papercut.train_vae import held_out, imagined_batch
 from papercut.transformer import CHUNK, Transformer
 from papercut.vae import VAE
@@ -82,7 +82,7 @@ class NoiseLevels(unittest.TestCase):
         given = set()
         for _ in range(60):
             chunk = torch.tensor([0, 0, 0, 1, 1, 1])
-            sigma = noise_levels(32, chunk, 3.)
+            sigma = noise_levels(32, chunk, torch.arange(6), 3.)
             self.assertEqual(sigma.shape, (32, 6))
             self.assertTrue(((sigma >= 0) & (sigma <= 1)).all())
             self.assertTrue((sigma > .0).any(1).all())
@@ -96,15 +96,24 @@ class NoiseLevels(unittest.TestCase):
         torch.manual_seed(0)
         for lengths in ((1, 2), (1, 2, 3, 3)):
             chunk = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
-            sigma = noise_levels(256, chunk, 3.)
+            sigma = noise_levels(256, chunk, torch.arange(len(chunk)), 3.)
             self.assertLessEqual(sigma[:, 0].max(), .1)
             self.assertTrue((sigma[:, 1:] > .1).any(1).float().mean() > .9)
-        self.assertGreater(noise_levels(256, torch.tensor([0]), 3.).min(), 0.)
+        self.assertGreater(noise_levels(256, torch.tensor([0]), torch.tensor([0]), 3.).min(), 0.)
+
+    def test_what_lies_behind_a_gap_is_clean_or_nearly(self):
+        torch.manual_seed(0)
+        chunk, times = torch.tensor([0, 1, 1, 2, 2, 2, 3, 3, 3]), torch.tensor([0, 1, 2, 9, 10, 11, 12, 13, 14])
+        self.assertEqual(behind_gap(chunk, times).tolist(), [False] * 3 + [True] * 3 + [False] * 3)
+        self.assertFalse(behind_gap(chunk, torch.arange(9)).any())
+        sigma = noise_levels(256, chunk, times, 3.)
+        self.assertLessEqual(sigma[:, 3:6].max(), .1)
+        self.assertTrue((sigma[:, [1, 2, 6, 7, 8]] > .1).any(1).float().mean() > .9)
 
     def test_free_frames_of_a_chunk_share_a_level(self):
         torch.manual_seed(0)
         chunk = torch.tensor([0, 1, 1, 1, 2])
-        sigma = noise_levels(64, chunk, 3.)
+        sigma = noise_levels(64, chunk, torch.arange(5), 3.)
         for row in sigma:
             for c in range(int(chunk[-1]) + 1):
                 self.assertLessEqual(len({float(s) for s in row[chunk == c] if s > 0}), 1)
@@ -272,6 +281,15 @@ class Drafts(unittest.TestCase):
         for frame in (1, 2, 3, 4, 5, 6):
             self.assertFalse(torch.equal(before[:, :, frame], after[:, :, frame]))
 
+    def test_what_lies_behind_a_gap_stays_the_truths(self):
+        times, prompt = torch.tensor([0, 1, 2, 9, 10, 11, 12]), self.gist[:, None]
+        torch.manual_seed(5)
+        with torch.no_grad():
+            seen = [lived(self.net, self.x, prompt, torch.ones(2, 1), self.chunk, times), dreamt(self.net, self.x.repeat(8, 1, 1, 1, 1), self.gist.repeat(8, 1), self.chunk, times, 3)]
+        for made in seen:
+            changed = (made != self.x.repeat(len(made) // 2, 1, 1, 1, 1)).flatten(3).any(-1).any(1).any(0)
+            self.assertEqual(changed[1:].tolist(), [True, True, False, False, False, True])
+
     def test_drafts_dream_as_many_chunks_deep_as_they_are_told(self):
         def seen(rounds):
             torch.manual_seed(1)
@@ -302,7 +320,7 @@ class Drafts(unittest.TestCase):
         x0, subject = .5 * torch.randn(1, 4, 7, 40, 40), torch.zeros(1, 7, 40, 40)
         for log_variance, sign in ((-2., -1), (-.8, 1)):  # the logarithm of .25 is -1.39
             of = torch.full((1, 7, 4, 40, 40), log_variance, requires_grad=True)
-            draft_loss((torch.zeros(1, 7, 4, 40, 40), of), x0, subject, self.chunk)[0].backward()
+            draft_loss((torch.zeros(1, 7, 4, 40, 40), of), x0, subject, self.chunk, torch.arange(7))[0].backward()
             self.assertGreater(sign * of.grad.sum().item(), 0)
 
 
@@ -314,7 +332,7 @@ class Draws(unittest.TestCase):
             (work / "data").mkdir()
             state = VAE().state_dict()
             checkpoints.save(work / "vae.pt", average=state, it=1, importance=torch.ones(24))
-            for name, frames in (("images-wide", 1), ("clips-wide", 5), ("sequences", 15)):
+            for name, frames in (("images-wide", 1), ("clips-wide", 5), ("sequences-apart", 15)):
                 starts = np.arange(20, dtype=np.float32) % 2
                 latents = np.broadcast_to(starts[:, None, None, None, None], (20, 24, frames, 2, 2)).astype(np.float16)
                 np.savez(work / f"data/latents-{name}-0.npz", latents=latents, masks=np.zeros((20, frames, 2, 2), np.uint8), starts=starts,
@@ -323,6 +341,16 @@ class Draws(unittest.TestCase):
             late = lambda chunk: np.mean([data.draw(rng, "clips", 1, torch.tensor(chunk))[0][0, 0, 0, 0, 0].item() for _ in range(400)])
             self.assertLess(late([0, 1, 1, 2, 2]), .12)
             self.assertGreater(late([0, 0, 0, 1, 1]), .3)
+            times = data.draw(rng, "sequences", 1, chunks_of(9, rng))[2]
+            self.assertEqual([times[:3].tolist(), (times[3:] - times[3]).tolist()], [[0, 1, 2], [0, 1, 2, 3, 4, 5]])
+            self.assertGreater(times[3], 100)
+
+    def test_a_clip_in_two_parts_has_the_scenes_beginning_and_a_later_time_a_chunks_loop_apart(self):
+        _, scene, frames, masks, start = _render(Job(0, 7, 64, 48, 57, 0., apart=True, masked=True))
+        self.assertEqual((frames.shape, masks.shape, start), ((57 + LEAD, 48, 64, 3), (15, 3, 4), 0.))
+        self.assertTrue(np.array_equal(frames[:OPENING], scene.render(64, 48, OPENING)))
+        later = [12 * chunks - 3 - LEAD for chunks in range(FAR[0], FAR[1] + 1)]
+        self.assertIn(True, (np.array_equal(frames[OPENING], scene.render(64, 48, 1, start=t / 24)[0]) for t in later))
 
 
 class Checkpoints(unittest.TestCase):
