@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import collections
 import copy
+import dataclasses
 import itertools
 import pathlib
 import pickle
@@ -66,16 +67,30 @@ def odds(pool: str, scenes: list[Scene]) -> list[float]:
     return [of_movement(s) * seldom(s) / WORLD.subjects[s.subject] for s in scenes]
 
 
+@dataclasses.dataclass
+class Pool:
+    """Clips of one kind and size: latents float16 [n, C, T, h, w], normalised, masks of the subjects u8 [n, T, h, w], scenes, and when in their scene
+    they begin, in seconds."""
+    latents: np.ndarray
+    masks: np.ndarray
+    scenes: list[Scene]
+    starts: np.ndarray
+
+    def __add__(self, other: "Pool") -> "Pool":
+        both = lambda a, b: np.concatenate([a, b])
+        return Pool(both(self.latents, other.latents), both(self.masks, other.masks), self.scenes + other.scenes, both(self.starts, other.starts))
+
+
 class Latents:
-    """All latents in memory, normalised, by pool: float16 [n, C, T, h, w], masks of the subjects, scenes, and running sums of how
-    often each is drawn, of all and of those that begin as their scene does."""
+    """All clips in memory, by pool, and running sums of how often each is drawn: of all, and of those that begin as their scene does."""
 
     def __init__(self, work: pathlib.Path):
         vae, _ = load_vae(work)
         self.folder = work / "data"
         self.mean, self.std = (v.cpu().numpy()[:, None, None, None] for v in (vae.mean, vae.std))
         self.importance = load(work / "vae.pt")["importance"].float().cpu()
-        self.pools: dict[str, tuple[np.ndarray, np.ndarray, list[Scene], np.ndarray, np.ndarray, np.ndarray]] = {}
+        self.pools: dict[str, Pool] = {}
+        self.often: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.seen: set[pathlib.Path] = set()
         self.refresh()
         for kind in KINDS:
@@ -90,31 +105,29 @@ class Latents:
                 part = np.load(path)
                 if "starts" not in part:
                     raise SystemExit(f"{path} does not say when in their scenes its clips begin: delete it and run papercut.prepare again")
-                z = part["latents"]
-                for i in range(0, len(z), 256):
-                    z[i:i + 256] = (z[i:i + 256] - self.mean) / self.std
-                masks, scenes, starts = part["masks"], pickle.loads(part["scenes"].tobytes()), part["starts"]
-                if name in self.pools:
-                    old = self.pools[name]
-                    z, masks, scenes, starts = np.concatenate([old[0], z]), np.concatenate([old[1], masks]), old[2] + scenes, np.concatenate([old[3], starts])
-                often = np.array(odds(name, scenes))
-                self.pools[name] = z, masks, scenes, starts, often.cumsum(), (often * (starts == 0)).cumsum()
+                pool = Pool(part["latents"], part["masks"], pickle.loads(part["scenes"].tobytes()), part["starts"])
+                for z in np.array_split(pool.latents, len(pool.scenes) // 256 + 1):
+                    z[:] = (z - self.mean) / self.std
+                self.pools[name] = pool = self.pools[name] + pool if name in self.pools else pool
+                often = np.array(odds(name, pool.scenes))
+                self.often[name] = often.cumsum(), (often * (pool.starts == 0)).cumsum()
 
     def draw(self, rng: random.Random, kind: str, count: int, chunk: torch.Tensor):
         """`count` frames' worth of a kind, for the frames' chunks [frames]: latents [n, C, frames, h, w], masks [n, frames, h, w] in 0..1, the
         frames' numbers, scenes.  Long sequences may leave a gap after the first chunk, as a video's window does.  Where a single frame comes first,
         it is nearly always a scene's own first, as in a video: of a later one nobody could tell how far a step or a camera's move had come."""
-        frames = len(chunk)
+        frames, begins = len(chunk), int(chunk.eq(0).sum()) == 1 and rng.random() < BEGINNINGS
         weights = {n: w for n, w in shares(kind).items() if n in self.pools}
         name = rng.choices(list(weights), list(weights.values()))[0]
-        z, masks, scenes, _, all_of, beginnings = self.pools[name]
-        n = max(1, round(count * 160 / (frames * z.shape[3] * z.shape[4])))
-        rows = rng.choices(range(len(z)), cum_weights=beginnings if int(chunk.eq(0).sum()) == 1 and rng.random() < BEGINNINGS else all_of, k=n)
+        pool, often = self.pools[name], self.often[name][begins]
+        length, rows, columns = pool.latents.shape[2:]
+        clips = rng.choices(range(len(pool.scenes)), cum_weights=often, k=max(1, round(count * 160 / (frames * rows * columns))))
         apart = name.endswith(APART)
-        gap = rng.randrange(z.shape[2] - frames + 1) if frames > 2 * CHUNK and (apart or rng.random() < .4) else 0
+        gap = rng.randrange(length - frames + 1) if frames > 2 * CHUNK and (apart or rng.random() < .4) else 0
         take = torch.tensor([*range(min(CHUNK, frames)), *range(CHUNK + gap, frames + gap)])
         times = torch.where(take < CHUNK, take, take + 1000 * apart)
-        return (torch.from_numpy(z[rows][:, :, take].astype(np.float32)), torch.from_numpy(masks[rows][:, take].astype(np.float32) / 255), times, [scenes[r] for r in rows])
+        x0, masks = (torch.from_numpy(x.astype(np.float32)) for x in (pool.latents[clips][:, :, take], pool.masks[clips][:, take]))
+        return x0, masks / 255, times, [pool.scenes[i] for i in clips]
 
 
 def chunks_of(frames: int, rng: random.Random) -> torch.Tensor:

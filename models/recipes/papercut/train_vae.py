@@ -80,6 +80,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=48 if gpu else 2, help="clips of 13 frames a process and step (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=4000 if gpu else 1600, help="clips to render (default: %(default)s)")
     args = parser.parse_args()
+    if args.stay and not args.resume:
+        parser.error("--stay needs --resume: there are no latents yet to stay with")
     for i, (name, (width, height)) in enumerate(SIZES.items()):
         make_pool(args.work / f"data/{name}", args.clips // 4 ** i, width, height, 17, i + 1, 3., cores())
     parallel.run(train, args.processes, args)
@@ -106,9 +108,10 @@ def train(rank: int, workers: int, args) -> None:
             fit(vae, load(args.source)["average"])
     if args.freeze_encoder:
         vae.encoder.requires_grad_(False)
+    if args.freeze_encoder or args.stay:
         kept = {"importance": state["importance"]}
     spread, before = vae.std[:, None, None].clone(), copy.deepcopy(vae.encoder).requires_grad_(False)
-    if not args.freeze_encoder:  # what was measured of the latents is no longer true
+    if not kept:  # what was measured of the latents is no longer true
         vae.mean.zero_(), vae.std.fill_(1)
     average = {k: v.clone() for k, v in vae.state_dict().items()}
     say = lambda *x: rank == 0 and print(*x, flush=True)
