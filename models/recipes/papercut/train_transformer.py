@@ -124,8 +124,8 @@ class Latents:
         clips = rng.choices(range(len(pool.scenes)), cum_weights=often, k=max(1, round(count * 160 / (frames * rows * columns))))
         apart = name.endswith(APART)
         gap = rng.randrange(length - frames + 1) if frames > 2 * CHUNK and (apart or rng.random() < .4) else 0
-        take = torch.tensor([*range(min(CHUNK, frames)), *range(CHUNK + gap, frames + gap)])
-        times = torch.where(take < CHUNK, take, take + 1000 * apart)
+        take = np.array([*range(min(CHUNK, frames)), *range(CHUNK + gap, frames + gap)])
+        times = torch.from_numpy(np.where(take < CHUNK, take, take + 1000 * apart))
         x0, masks = (torch.from_numpy(x.astype(np.float32)) for x in (pool.latents[clips][:, :, take], pool.masks[clips][:, take]))
         return x0, masks / 255, times, [pool.scenes[i] for i in clips]
 
@@ -486,8 +486,10 @@ def train(rank: int, workers: int, args) -> None:
     torch.manual_seed(run.it * 1000 + rank)
     if run.it == 0 or len(run.new_words) or args.captions:
         train_captions(run)
+        run.save()
     if args.draft_minutes:
         train_drafts(run, data)
+        run.save()
     for module in (run.text, run.net.draft, run.net.beginning) if args.frozen else ():
         module.requires_grad_(False)
     train_network(run, data)

@@ -341,6 +341,7 @@ class Draws(unittest.TestCase):
             late = lambda chunk: np.mean([data.draw(rng, "clips", 1, torch.tensor(chunk))[0][0, 0, 0, 0, 0].item() for _ in range(400)])
             self.assertLess(late([0, 1, 1, 2, 2]), .12)
             self.assertGreater(late([0, 0, 0, 1, 1]), .3)
+            self.assertEqual(data.draw(rng, "images", 1, torch.tensor([0]))[0].shape, (40, 24, 1, 2, 2))
             times = data.draw(rng, "sequences", 1, chunks_of(9, rng))[2]
             self.assertEqual([times[:3].tolist(), (times[3:] - times[3]).tolist()], [[0, 1, 2], [0, 1, 2, 3, 4, 5]])
             self.assertGreater(times[3], 100)
