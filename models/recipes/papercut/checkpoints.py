@@ -9,7 +9,7 @@ import torch
 from .text_encoder import TextEncoder
 from .tokenizer import make_tokenizer, words_of
 from .transformer import Transformer
-from .vae import VAE
+from .vae import VAE, Memory
 
 
 def save(path: pathlib.Path, **state) -> None:
@@ -25,8 +25,9 @@ def load(path: pathlib.Path) -> dict:
 
 
 def fit(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Loads what a narrower network knew: overlapping parts are copied, inputs it did not have start at zero, new outputs as made."""
-    own = module.state_dict()
+    """Loads what a narrower network knew: overlapping parts are copied, inputs it did not have start at zero, new outputs as made.
+    A `Memory` has its inputs twice, of two steps, each of which grows."""
+    own, memories = module.state_dict(), {f"{name}.a.weight".lstrip(".") for name, m in module.named_modules() if isinstance(m, Memory)}
     for name, old in state.items():
         new = own.get(name)
         if new is None or new.ndim != old.ndim:
@@ -36,8 +37,10 @@ def fit(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
             continue
         if new.ndim > 1 and old.shape[1] < new.shape[1]:
             new[:old.shape[0]] = 0
-        cut = tuple(slice(0, min(a, b)) for a, b in zip(new.shape, old.shape))
-        new[cut] = old[cut]
+        parts, axis = 2 if name in memories else 1, min(1, new.ndim - 1)
+        for into, of in zip(new.chunk(parts, axis), old.chunk(parts, axis)):
+            cut = tuple(slice(0, min(a, b)) for a, b in zip(into.shape, of.shape))
+            into[cut] = of[cut]
 
 
 def with_words(state: dict[str, torch.Tensor], known: list[str], made: dict[str, torch.Tensor], words: list[str]) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from papercut.text_encoder import TextEncoder
 from papercut.train_transformer import Latents, behind_gap, chunks_of, draft_loss, dreamt, imagined, lived, noise_levels, weighted_errors
 from papercut.train_vae import held_out, imagined_batch
 from papercut.transformer import CHUNK, Transformer
-from papercut.vae import VAE
+from papercut.vae import VAE, Memory
 from papercut.world import Scene
 
 
@@ -360,6 +360,12 @@ class Checkpoints(unittest.TestCase):
         checkpoints.fit(new, old.state_dict())
         x = torch.randn(1, 5, 7, 7)
         torch.testing.assert_close(new(x)[:, :6], old(x[:, :4]))
+
+    def test_a_wider_memory_sees_the_step_before_as_the_narrower_one_did(self):
+        old, new, x = restless(Memory(4)), Memory(6), torch.randn(3, 4, 5, 5)
+        with torch.no_grad():
+            checkpoints.fit(new, old.state_dict())
+            torch.testing.assert_close(new(F.pad(x, (0, 0, 0, 0, 0, 2)), 3)[:, :4], old(x, 3))
 
     def test_words_keep_their_meaning_when_others_are_added(self):
         known, words = ["[PAD]", "cat", "dog"], ["[PAD]", "car", "cat", "dog"]
