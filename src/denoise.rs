@@ -411,11 +411,8 @@ impl Diffuser {
         let (mut noise, image_noise) = self.draw(&mut generator, axes, layout)?;
         let (mut sample, begin) = match start {
             Start::Noise(_) => {
-                let follows = stream.filter(|_| self.chunk_index > 0);
-                let noise_scale =
-                    schedule.init_noise_sigma * follows.map_or(1.0, |stream| stream.noise_scale);
-                if noise_scale != 1.0 {
-                    noise.iter_mut().for_each(|x| *x *= noise_scale);
+                if schedule.init_noise_sigma != 1.0 {
+                    noise.iter_mut().for_each(|x| *x *= schedule.init_noise_sigma);
                 }
                 (noise.clone(), 0)
             }

@@ -138,22 +138,6 @@ mod a_chunk {
     }
 
     #[test]
-    fn that_follows_on_another_starts_from_less_noise_where_the_package_wants_that() {
-        let copy = util::copy_of("tiny-stream");
-        util::edit(&copy, "model.toml", "[stream]", "[stream]\nnoise_scale = 0.5");
-        let package = Package::open(copy.path()).expect("a valid package");
-        let calm = Arc::new(Model::new(Arc::new(package), RuntimeOptions::default()));
-        let red = embeds(&calm, "red");
-        // All steps stand still, so that a chunk is the noise it starts from.
-        let [calm, plain] = [calm, model("tiny-stream")].map(|model| {
-            let mut diffuser = diffuser(&model, |o| (o.cfg_zero_star, o.cfg_zero_init_steps) = (true, 99));
-            [chunk(&mut diffuser, &red, 2), chunk(&mut diffuser, &red, 2)]
-        });
-        assert_eq!(calm[0], plain[0], "a scene's first chunk");
-        assert_eq!(calm[1], plain[1].iter().map(|x| 0.5 * x).collect::<Vec<_>>());
-    }
-
-    #[test]
     fn is_decided_by_seed_prompt_and_the_chunks_before() {
         let model = model("tiny-stream");
         let (red, dog) = (embeds(&model, "red"), embeds(&model, "dog"));

@@ -381,13 +381,6 @@ pub struct StreamConfig {
     pub sink: usize,
     /// Of a scene's first chunk, how many latent frames are made before the others, which then are made to follow from them.
     pub first: Option<usize>,
-    /// What the noise is multiplied by of which frames are made that follow on others: below 1 they are nearer to the likeliest.
-    #[serde(default = "whole")]
-    pub noise_scale: f32,
-}
-
-fn whole() -> f32 {
-    1.0
 }
 
 impl Manifest {
@@ -548,9 +541,6 @@ impl StreamConfig {
         }
         if self.first.is_some_and(|first| first == 0 || first >= self.chunk) {
             return Err("`stream.first` must be above 0 and below `stream.chunk`".into());
-        }
-        if !(self.noise_scale > 0.0 && self.noise_scale <= 1.0) {
-            return Err("`stream.noise_scale` must be above 0 and at most 1".into());
         }
         Ok(())
     }

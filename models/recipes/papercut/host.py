@@ -57,13 +57,11 @@ class Package:
         h, w = height // 16, width // 16
         past = [np.zeros((2, self.layers, 1, 0, h * w // 4, self.width), np.float32) for _ in prompts]
         rng, out = np.random.default_rng(seed), []
-        chunk, noise_scale = stream["chunk"], stream.get("noise_scale", 1.)
+        chunk = stream["chunk"]
         starts = sorted({*range(0, frames, chunk), *range(stream.get("first", chunk), frames)[:1]})
         for first, end in zip(starts, [*starts[1:], frames]):
             t = end - first
             x = rng.standard_normal((1, self.config["latents"]["channels"], t, h, w), np.float32)
-            if first:
-                x *= np.float32(noise_scale)
             free = np.ones(t, np.float32)
             for i in range(t):
                 if given and first + i in given:
