@@ -58,12 +58,12 @@ def split_steps(x: torch.Tensor, parts: int) -> torch.Tensor:
 
 
 class Encoder(nn.Module):
-    def __init__(self, c1: int = 96, c2: int = 192):
+    def __init__(self, c1: int = 160, c2: int = 256):
         super().__init__()
         self.inp = nn.Conv2d(4 * 3 * 64, c1, 1)
-        self.fine = nn.ModuleList([Block(c1)])
+        self.fine = nn.ModuleList([Block(c1), Block(c1)])
         self.down = nn.Conv2d(4 * c1, c2, 1)
-        self.coarse = nn.ModuleList([Memory(c2), Block(c2)])
+        self.coarse = nn.ModuleList([Memory(c2), Block(c2), Block(c2)])
         self.out = nn.Conv2d(c2, LATENT_CHANNELS, 1)
 
     def forward(self, x, steps, past=()):
