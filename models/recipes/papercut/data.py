@@ -53,7 +53,9 @@ class Job(NamedTuple):
     masked: bool = False
 
 
-OPENING, LEAD = 9, 5  # frames: a video's first three latents; those of two latents, the first of a frame alone
+OPENING = 9  # frames: a video's first three latents
+LEAD_LATENTS = 2  # that the encoder has to have seen before what lies apart
+LEAD = 4 * LEAD_LATENTS - 3  # their frames, for the first is of a frame alone
 FAR = 2, 120  # chunks of half a second between a scene's beginning and what is seen of it later
 
 
@@ -62,12 +64,13 @@ def _render(job: Job) -> tuple:
     scene = Scene.sample(rng)
     while job.moving is not None and not (scene.moving and scene.camera.startswith(job.moving)):
         scene = Scene.sample(rng)
-    size, lengths, starts, leads = (job.width, job.height), [job.frames], [rng.uniform(0, job.latest) if rng.random() < .5 else 0.], [0]
+    parts = [(rng.uniform(0, job.latest) if rng.random() < .5 else 0., job.frames, 0)]  # each with its start, its frames, and latents that only lead up to it
     if job.apart:
         chunks = round(FAR[0] * (FAR[1] / FAR[0]) ** rng.random())  # farther ones are alike
-        lengths, starts, leads = [OPENING, job.frames - OPENING + LEAD], [0., (12 * chunks - 3 - LEAD) / 24], [0, 2]
-    masks = [subject_masks(scene, job.width // 16, job.height // 16, n, t)[lead:] for n, t, lead in zip(lengths, starts, leads)] if job.masked else None
-    return job.index, scene, np.concatenate([scene.render(*size, n, start=t) for n, t in zip(lengths, starts)]), masks and np.concatenate(masks), starts[0]
+        parts = [(0., OPENING, 0), ((12 * chunks - 3 - LEAD) / 24, job.frames - OPENING + LEAD, LEAD_LATENTS)]
+    video = np.concatenate([scene.render(job.width, job.height, n, start=start) for start, n, _ in parts])
+    masks = np.concatenate([subject_masks(scene, job.width // 16, job.height // 16, n, start)[lead:] for start, n, lead in parts]) if job.masked else None
+    return job.index, scene, video, masks, parts[0][0]
 
 
 def renderers(processes: int):

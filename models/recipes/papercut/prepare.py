@@ -18,7 +18,7 @@ import torch
 
 from . import parallel
 from .checkpoints import load, load_vae, save
-from .data import OPENING, Job, add_work, cores, encoder_input, render_with_masks, renderers, to_steps
+from .data import LEAD_LATENTS, OPENING, Job, add_work, cores, encoder_input, render_with_masks, renderers, to_steps
 
 APART = "-apart"  # of whose clips the first three latent frames are the scene's beginning and the others lie later, up to a minute (data.Job)
 # name: (share of all rendered frames, width, height, frames, latest start in seconds)
@@ -56,8 +56,8 @@ def encode(vae, clips: np.ndarray, device) -> np.ndarray:
 
 
 def encode_apart(vae, clips: np.ndarray, device) -> np.ndarray:
-    """The same of clips in two parts, without the two latents that lead up to the second."""
-    return np.concatenate([encode(vae, clips[:, :OPENING], device), encode(vae, clips[:, OPENING:], device)[:, :, 2:]], 2)
+    """The same of clips in two parts, without the latents that only lead up to the second."""
+    return np.concatenate([encode(vae, clips[:, :OPENING], device), encode(vae, clips[:, OPENING:], device)[:, :, LEAD_LATENTS:]], 2)
 
 
 def importance(vae, latents: np.ndarray, device) -> torch.Tensor:
