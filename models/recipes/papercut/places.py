@@ -279,11 +279,12 @@ def rain(st: Stage) -> None:
     st.pen.veil((70, 84, 110), .30)
     wide, high = st.enter_frame()
     wide, high = wide + .3, high + .3
-    for k in range(int(16 * wide * high / 1.8)):
-        # The same rain in all scenes, which falls through the frame in a second.
+    for k in range(int(8 * wide * high / 1.8)):
+        # The same rain in all scenes, which falls through the frame in a second; the lower half looks like the upper, so that half a second is a loop.
         x = (hashed(0, 8, k, 0) * wide - st.way(1.2)) % wide - wide / 2
-        y = (hashed(0, 8, k, 1) + st.t) % 1 * high - high / 2
-        st.pen.line(x, y, x - .035, y + .13, .013, (214, 230, 250))
+        for half in (0, 1):
+            y = ((hashed(0, 8, k, 1) + 2 * st.t) % 1 + half - 1) * high / 2
+            st.pen.line(x, y, x - .035, y + .13, .013, (214, 230, 250))
     st.leave()
 
 
