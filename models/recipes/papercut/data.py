@@ -59,7 +59,8 @@ LEAD = 4 * LEAD_LATENTS - 3  # their frames, for the first is of a frame alone
 FAR = 2, 120  # chunks of half a second between a scene's beginning and what is seen of it later
 
 
-def _render(job: Job) -> tuple:
+def render_job(job: Job) -> tuple:
+    """(index, scene, frames, masks or None, start in seconds)"""
     rng = random.Random(job.seed)
     scene = Scene.sample(rng)
     while job.moving is not None and not (scene.moving and scene.camera.startswith(job.moving)):
@@ -73,21 +74,16 @@ def _render(job: Job) -> tuple:
     return job.index, scene, video, masks, parts[0][0]
 
 
-def renderers(processes: int):
-    """A pool of processes to render with."""
-    return multiprocessing.get_context("spawn").Pool(processes)
+def renderers(processes: int, *start):
+    """A pool of processes to render with; `start` as multiprocessing.Pool takes it: a function to begin with and its arguments."""
+    return multiprocessing.get_context("spawn").Pool(processes, *start)
 
 
 def render_jobs(jobs: list[Job], processes: int):
     """Yields (index, scene, frames)."""
     with renderers(processes) as pool:
-        for index, scene, frames, _, _ in pool.imap_unordered(_render, jobs, chunksize=4):
+        for index, scene, frames, _, _ in pool.imap_unordered(render_job, jobs, chunksize=4):
             yield index, scene, frames
-
-
-def render_with_masks(pool, jobs: list[Job]):
-    """Yields (index, scene, frames, masks, start in seconds), from a pool of `renderers`."""
-    yield from pool.imap_unordered(_render, (job._replace(masked=True) for job in jobs), chunksize=2)
 
 
 def make_pool(path: pathlib.Path, clips: int, width: int, height: int, frames: int, seed: int, latest: float, processes: int) -> None:

@@ -70,8 +70,8 @@ class Package:
             for a, b in zip(levels[:-1], levels[1:]) if free.any() else ():
                 v = [self.predict(x, a * free, p, c)[0] for p, c in zip(prompts, past)]
                 v = v[0] if guidance == 1 else v[1] + guidance * (v[0] - v[1])
-                # Adams-Bashforth of second order (`solver_order = 2`), once a velocity before this one is known.
-                further = (b - a) / (2 * before[0]) * (v - before[1]) if before else 0
+                # Adams-Bashforth of second order (`solver_order = 2`), once a velocity before this one is known; Euler otherwise.
+                further = (b - a) / (2 * before[0]) * (v - before[1]) if before and self.config["scheduler"].get("solver_order", 1) == 2 else 0
                 x, before = x + (b - a) * free[:, None, None] * (v + further), (b - a, v)
             for i, p in enumerate(prompts):
                 _, k, v = self.predict(x, 0., p, past[i])

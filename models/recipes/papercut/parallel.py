@@ -39,16 +39,20 @@ def _start(rank: int, workers: int, meeting: str, function, args) -> None:
         dist.destroy_process_group()
 
 
+def keep_pages() -> None:
+    """Lets the allocator of processes that are started from now on keep its pages: big tensors come and go."""
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(4 << 30))
+    os.environ.setdefault("MALLOC_TOP_PAD_", str(1 << 26))
+
+
 def run(function, workers: int, args) -> None:
     """Calls function(rank, workers, args) in `workers` processes; in this one if that is 1."""
     if workers == 1:
         torch.set_float32_matmul_precision("high")
         function(0, 1, args)
         return
-    # Big tensors come and go: let the allocator of the new processes keep its pages instead of giving them back each time.
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(1 << 30))
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(4 << 30))
-    os.environ.setdefault("MALLOC_TOP_PAD_", str(1 << 26))
+    keep_pages()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as folder:
         mp.spawn(_start, (workers, os.path.join(folder, "meeting"), function, args), nprocs=workers)

@@ -9,6 +9,7 @@ picture hangs on each channel.
 from __future__ import annotations
 
 import argparse
+import itertools
 import pathlib
 import pickle
 import time
@@ -18,7 +19,7 @@ import torch
 
 from . import parallel
 from .checkpoints import load, load_vae, save
-from .data import LEAD_LATENTS, OPENING, Job, add_work, cores, encoder_input, render_with_masks, renderers, to_steps
+from .data import LEAD_LATENTS, OPENING, Job, add_work, cores, encoder_input, render_job, renderers, to_steps
 
 APART = "-apart"  # of whose clips the first three latent frames are the scene's beginning and the others lie later, up to a minute (data.Job)
 # name: (share of all rendered frames, width, height, frames, latest start in seconds)
@@ -30,7 +31,7 @@ POOLS = {
     "images-tall-large": (.01, 192, 320, 1, 0.), "images-long-large": (.01, 384, 192, 1, 0.),
 }
 FIRST_SEED = 1 << 40  # far from the seeds of the autoencoder's clips
-AT_ONCE = 8               # frames that are encoded together
+AT_ONCE = 128             # frames that a GPU encodes together
 
 
 class Encoded:
@@ -38,6 +39,10 @@ class Encoded:
 
     def __init__(self):
         self.latents, self.masks, self.scenes, self.starts = [], [], [], []
+
+    def add(self, scene, latents: np.ndarray, masks: np.ndarray, start: float) -> None:
+        for values, value in zip((self.scenes, self.latents, self.masks, self.starts), (scene, latents, masks, start)):
+            values.append(value)
 
     def write(self, path: pathlib.Path) -> None:
         """Writes beside its place and renames, so that a training run never reads half a file."""
@@ -70,6 +75,32 @@ def importance(vae, latents: np.ndarray, device) -> torch.Tensor:
     return change / change.mean()
 
 
+_vae = None  # of a process that renders and encodes
+
+
+def _start(work: pathlib.Path) -> None:
+    global _vae
+    torch.set_num_threads(1)
+    _vae, _ = load_vae(work)
+
+
+def _encoded(job: Job) -> tuple:
+    _, scene, clip, masks, start = render_job(job)
+    return scene, (encode_apart if job.apart else encode)(_vae, clip[None], torch.device("cpu"))[0], masks, start
+
+
+def draw(pool, jobs: list[Job], vae, device):
+    """Yields (scene, latents, masks, start in seconds) of jobs of one size.  On CPUs who renders a clip encodes it as well: one at a time stays in
+    the cache.  A GPU takes many together."""
+    if device.type == "cpu":
+        yield from pool.imap_unordered(_encoded, jobs)
+        return
+    rendered = pool.imap_unordered(render_job, jobs, chunksize=2)
+    while some := list(itertools.islice(rendered, max(1, AT_ONCE // jobs[0].frames))):
+        latents = (encode_apart if jobs[0].apart else encode)(vae, np.stack([clip for _, _, clip, _, _ in some]), device)
+        yield from ((scene, z, masks, start) for z, (_, scene, _, masks, start) in zip(latents, some))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_work(parser)
@@ -90,29 +121,17 @@ def main() -> None:
             parser.error("the latents' measure is taken from images of all scenes: first run without --moving and --pools")
         for old in args.work.glob("data/latents-*.npz"):
             old.unlink()
+    parallel.keep_pages()
     frames_done, seed, last = dict.fromkeys(done, 0), FIRST_SEED * (1 + args.seed), began
-    with renderers(args.processes) as pool:
+    with renderers(args.processes, *(() if device.type == "cuda" else (_start, (args.work,)))) as pool:
         while time.time() - began < args.minutes * 60:
             # The pool that is farthest behind its share is next.
             name = min(done, key=lambda n: frames_done[n] / POOLS[n][0])
             _, width, height, frames, latest = POOLS[name]
-            n, apart = max(4 * args.processes, 32 // frames), name.endswith(APART)
-            waiting: list = []
-
-            def flush() -> None:
-                done[name].latents += list((encode_apart if apart else encode)(vae, np.stack([w[1] for w in waiting]), device))
-                done[name].masks += [w[2] for w in waiting]
-                done[name].scenes += [w[0] for w in waiting]
-                done[name].starts += [w[3] for w in waiting]
-                waiting.clear()
-
-            jobs = [Job(i, seed + i, width, height, frames, latest, apart, args.moving) for i in range(n)]
-            for _, scene, clip, masks, start in render_with_masks(pool, jobs):
-                waiting.append((scene, clip, masks, start))
-                if len(waiting) * frames >= AT_ONCE * (16 if device.type == "cuda" else 1):
-                    flush()
-            if waiting:
-                flush()
+            n = 16 * args.processes
+            jobs = [Job(i, seed + i, width, height, frames, latest, name.endswith(APART), args.moving, masked=True) for i in range(n)]
+            for clip in draw(pool, jobs, vae, device):
+                done[name].add(*clip)
             seed, frames_done[name] = seed + n, frames_done[name] + n * frames
             if time.time() - last > 20:
                 last = time.time()

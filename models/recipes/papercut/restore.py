@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from . import export, parallel
 from .checkpoints import save
-from .data import Job, add_work, render_with_masks, renderers
+from .data import Job, add_work, render_jobs
 from .prepare import encode, importance
 from .text_encoder import TextEncoder
 from .tokenizer import words_of
@@ -82,8 +82,7 @@ def main() -> None:
         read(both, GRAPHS[2:], args.package, example)
         for head in both["text"].heads.values():
             head.reset_parameters()
-    with renderers(2) as pool:
-        images = np.stack([clip for _, _, clip, *_ in render_with_masks(pool, [Job(i, i, 256, 160, 1, 0.) for i in range(IMAGES)])])
+    images = np.stack([clip for _, _, clip in render_jobs([Job(i, i, 256, 160, 1, 0.) for i in range(IMAGES)], 2)])
     args.work.mkdir(parents=True, exist_ok=True)
     vae.to(parallel.device())
     weight = importance(vae, encode(vae, images, parallel.device()), parallel.device()).cpu()

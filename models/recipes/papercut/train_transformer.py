@@ -88,7 +88,9 @@ class Latents:
         vae, _ = load_vae(work)
         self.folder = work / "data"
         self.mean, self.std = (v.cpu().numpy()[:, None, None, None] for v in (vae.mean, vae.std))
-        self.importance = load(work / "vae.pt")["importance"].float().cpu()
+        # The more of the picture hangs on a channel, the more its errors count, by the root, so that details count as well: [C, 1, 1], mean 1.
+        root = load(work / "vae.pt")["importance"].float().cpu().sqrt()
+        self.channel_weight = (root / root.mean())[:, None, None]
         self.pools: dict[str, Pool] = {}
         self.often: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.seen: set[pathlib.Path] = set()
@@ -189,11 +191,14 @@ def guess(net: Transformer, x0: torch.Tensor, gist: torch.Tensor, chunk: torch.T
 def dreamt(net: Transformer, x0: torch.Tensor, gist: torch.Tensor, chunk: torch.Tensor, times: torch.Tensor, rounds: int) -> torch.Tensor:
     """x0 as drafts make it of frames that they made themselves, chunk after chunk up to `rounds` deep, in a share of the sequences and
     more or less, or even beyond: a draft that follows on these must lead back, or faults grow without end in a long video."""
-    away, seen = (DREAMS * torch.rand(len(x0), device=x0.device) * (torch.rand(len(x0), device=x0.device) < OWN_PAST))[:, None, None, None, None], x0
+    chosen, seen = torch.rand(len(x0), device=x0.device) < OWN_PAST, x0.clone()
+    own = true = x0[chosen]
+    away = DREAMS * torch.rand(len(own), 1, 1, 1, 1, device=x0.device)
     for _ in range(rounds):
-        mean, log_variance = net.drafts_of_chunks(seen, gist, chunk, times)
+        mean, log_variance = net.drafts_of_chunks(own, gist[chosen], chunk, times)
         made = (mean + (.5 * log_variance).exp() * torch.randn_like(mean)).transpose(1, 2).float()
-        seen = torch.where(((chunk > 0) & ~behind_gap(chunk, times))[:, None, None], x0 + away * (made - x0), x0)
+        own = torch.where(((chunk > 0) & ~behind_gap(chunk, times))[:, None, None], true + away * (made - true), true)
+    seen[chosen] = own
     return seen
 
 
@@ -230,17 +235,17 @@ def imagined(net: Transformer, x0, sigma, embeds, mask, chunk, times) -> torch.T
     return out
 
 
-def draft_loss(draft, x0: torch.Tensor, subject: torch.Tensor, chunk: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def draft_loss(draft, x0: torch.Tensor, subject: torch.Tensor, chunk: torch.Tensor, times: torch.Tensor, channel_weight) -> tuple[torch.Tensor, torch.Tensor]:
     """How unlikely the frames x0 [n, C, T, h, w] are by their draft, and its mean square error, of single frames and of those that follow
-    on others (what clips begin with is no scene's beginning, and behind a gap there is no draft); subject [n, T, h, w].
+    on others (what clips begin with is no scene's beginning, and behind a gap there is no draft); subject [n, T, h, w], channel_weight [C, 1, 1].
     Each term counts by the root of its variance, so that what is hard to tell is learned as well (beta-NLL, arXiv:2203.09168)."""
     alone = not int(chunk[-1])
     guessed = ((chunk > 0) | alone) & ~behind_gap(chunk, times)
     mean, log_variance = (y[:, guessed] for y in draft)
     error = (x0.transpose(1, 2)[:, guessed] - mean).square()
-    unlikely = (log_variance + error * (-log_variance).exp()) * (.5 * log_variance.detach()).exp()
+    unlikely = channel_weight * (log_variance + error * (-log_variance).exp()) * (.5 * log_variance.detach()).exp()
     weight = 1 + SUBJECT_WEIGHT["images" if alone else "clips"] * subject[:, guessed, None]
-    return .5 * (unlikely * weight).mean(), error.mean()
+    return .5 * (unlikely * weight).mean(), (channel_weight * error).mean()
 
 
 def tokens(tokenizer, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -291,7 +296,7 @@ def kind_of_step(it: int, progress: float) -> tuple[str, torch.Tensor]:
 
 def is_matrix(name: str, p: torch.Tensor) -> bool:
     """Whether Muon updates this parameter: what maps features to features."""
-    inside = any(k in name for k in (".blocks.", ".layers.", ".before.", ".after.", "draft.a.", "draft.b.", "draft.look.", "draft.weigh.", "draft.move.", "beginning.a.", "said", "pooled", "time", "inp", "out"))
+    inside = any(k in name for k in (".blocks.", ".layers.", ".before.", ".after.", "draft.a.", "draft.b.", "draft.recall.", "draft.look.", "draft.weigh.", "draft.move.", "beginning.a.", "said", "pooled", "time", "inp", "out"))
     return inside and not any(k in name for k in ("table", "kinds", "scale", "level", "local"))
 
 
@@ -388,10 +393,10 @@ def train_drafts(run: Run, data: Latents) -> None:
     """Trains drafts alone, on images and clean clips and sequences in turn: many more of them than the whole network sees in the same time."""
     drafts = torch.nn.ModuleDict({"draft": run.net.draft, "beginning": run.net.beginning})
     opt = MuonAdam(drafts.named_parameters(), run.args.lr, is_matrix, adam_scale=.4)
-    start, it, errors = time.time(), 0, {}
+    start, it, errors, channel_weight = time.time(), 0, {}, data.channel_weight.to(run.device)
     while parallel.agree((done := (time.time() - start) / (60 * run.args.draft_minutes)) < 1):
         rng = random.Random(f"draft {run.it} {it} {run.rank}")
-        kind, frames = (("clips", 5), ("sequences", 15), ("images", 1), ("sequences", 15))[it % 4]
+        kind, frames = (("clips", 5), ("sequences", 15), ("clips", 5), ("sequences", 15), ("images", 1), ("sequences", 15))[it % 6]
         chunk = chunks_of(frames, rng)
         x0, subject, times, scenes = data.draw(rng, kind, DRAFT_FRAMES, chunk)
         texts, _ = captions_of(scenes, rng, .12)
@@ -400,7 +405,7 @@ def train_drafts(run: Run, data: Latents) -> None:
             with torch.no_grad():
                 gist = run.embed(texts)[0][:, 0]
                 seen = dreamt(run.net, x0, gist, chunk, times, rng.randrange(int(chunk[-1]) + 1))
-            loss, error = draft_loss(guess(run.net, seen, gist, chunk, times), x0, subject.to(run.device), chunk, times)
+            loss, error = draft_loss(guess(run.net, seen, gist, chunk, times), x0, subject.to(run.device), chunk, times, channel_weight)
         descend(opt, loss, drafts, run.args.lr * min(1., (it + 1) / 20, max(.02, (1 - done) / .6)), run.workers)
         it += 1
         errors[kind] = .96 * errors.get(kind, error.item()) + .04 * error.item()
@@ -409,25 +414,24 @@ def train_drafts(run: Run, data: Latents) -> None:
     run.average |= {k: v.clone() for k, v in run.both.state_dict().items() if k.startswith(("net.draft.", "net.beginning."))}
 
 
-def guided(run: Run, target, x, x0, sigma, told, embeds, mask, chunk, times, known) -> torch.Tensor:
-    """The velocity `target` with guidance, which aims at v_empty + scale * (v_told - v_empty), where `told` says that there is a prompt.
-    The network here is the one being guided, so the share of its own difference to add is 1 - 1/scale: that is the fixed point, and less
-    than 1 keeps it stable."""
+def guided(run: Run, target, velocity, x, x0, sigma, told, chunk, times, known) -> torch.Tensor:
+    """The velocity `target` with guidance, which aims at v_empty + scale * (v_told - v_empty), where `told` says that there is a prompt and
+    `velocity` is what the network makes of it.  The network here is the one being guided, so the share of its own difference to add is
+    1 - 1/scale: that is the fixed point, and less than 1 keeps it stable."""
     n, net = len(x0), run.net
     nothing, nothing_mask = (y.expand(n, *y.shape[1:]) for y in run.embed([""]))
     # A scene's beginning has another draft if nothing is said; of what follows movement must not be exaggerated.
     begins = (chunk == 0)[:, None, None, None]
     unsaid = [torch.where(begins, a, b) for a, b in zip(guess(net, x0, nothing[:, 0], chunk, times), known)]
     past = net.no_past(x0)
-    apart = net(x, 1000 * sigma, embeds, mask, past, past, chunk, known)[0] - net(x, 1000 * sigma, nothing, nothing_mask, past, past, chunk, unsaid)[0]
+    apart = velocity - net(x, 1000 * sigma, nothing, nothing_mask, past, past, chunk, unsaid)[0]
     return target + told.float()[:, None, None, None, None] * (1 - 1 / run.args.scale) * apart.float()
 
 
 def train_network(run: Run, data: Latents) -> None:
     """Trains everything but what is frozen, for `args.minutes` of the curriculum."""
     args, net, device = run.args, run.net, run.device
-    channel_weight = data.importance.sqrt()
-    channel_weight = (channel_weight / channel_weight.mean())[:, None, None, None].to(device)
+    channel_weight = data.channel_weight.to(device)
     first, mean_loss = run.it, {}
     start = last = time.time()
     curriculum = lambda: args.begin + (args.end - args.begin) * min(1., (time.time() - start) / (args.minutes * 60))
@@ -457,14 +461,14 @@ def train_network(run: Run, data: Latents) -> None:
             x, target, past = (1 - s) * seen + s * noise, noise - x0, net.no_past(x0)
             draft = guess(net, seen, embeds[:, 0], chunk, times)
             known = [y.detach() for y in draft]
+            v, _, _ = net(x, 1000 * sigma, embeds, mask, past, past, chunk, known)
             if bake:
                 with torch.no_grad():
-                    target = guided(run, target, x, seen, sigma, said_mask.sum(1) > 1, embeds, mask, chunk, times, known)
-            v, _, _ = net(x, 1000 * sigma, embeds, mask, past, past, chunk, known)
+                    target = guided(run, target, v, x, seen, sigma, said_mask.sum(1) > 1, chunk, times, known)
             told_loss, right = run.text.attribute_loss(embeds, wanted)
         weight = (sigma > LEAST).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT[kind] * subject[:, None])
-        error, change = weighted_errors((v.float() - target) * channel_weight.sqrt(), weight, sigma)
-        guessing = draft_loss(draft, x0, subject, chunk, times)[0]  # without a gradient where it is frozen
+        error, change = weighted_errors((v.float() - target) * channel_weight[:, None].sqrt(), weight, sigma)
+        guessing = draft_loss(draft, x0, subject, chunk, times, channel_weight)[0]  # without a gradient where it is frozen
         loss = error + CHANGE_WEIGHT * change + .1 * told_loss + DRAFT_WEIGHT * guessing
         run.update(loss, min(1., (run.it - first + 1) / 40, max(.03, (1 - progress) / .35)))
         if run.it % 5 == 0 or device.type == "cpu":

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from papercut import checkpoints, pieces
-from papercut.data import FAR, LEAD, OPENING, Job, _render, decoder_target, encoder_input, prefetch, to_steps
+from papercut.data import FAR, LEAD, OPENING, Job, render_job, decoder_target, encoder_input, prefetch, to_steps
 from papercut.imagine import imagine
 from papercut.text_encoder import TextEncoder
 from papercut.train_transformer import Latents, behind_gap, chunks_of, draft_loss, dreamt, imagined, lived, noise_levels, weighted_errors
@@ -320,7 +320,7 @@ class Drafts(unittest.TestCase):
         x0, subject = .5 * torch.randn(1, 4, 7, 40, 40), torch.zeros(1, 7, 40, 40)
         for log_variance, sign in ((-2., -1), (-.8, 1)):  # the logarithm of .25 is -1.39
             of = torch.full((1, 7, 4, 40, 40), log_variance, requires_grad=True)
-            draft_loss((torch.zeros(1, 7, 4, 40, 40), of), x0, subject, self.chunk, torch.arange(7))[0].backward()
+            draft_loss((torch.zeros(1, 7, 4, 40, 40), of), x0, subject, self.chunk, torch.arange(7), 1.)[0].backward()
             self.assertGreater(sign * of.grad.sum().item(), 0)
 
 
@@ -347,7 +347,7 @@ class Draws(unittest.TestCase):
             self.assertGreater(times[3], 100)
 
     def test_a_clip_in_two_parts_has_the_scenes_beginning_and_a_later_time_a_chunks_loop_apart(self):
-        _, scene, frames, masks, start = _render(Job(0, 7, 64, 48, 57, 0., apart=True, masked=True))
+        _, scene, frames, masks, start = render_job(Job(0, 7, 64, 48, 57, 0., apart=True, masked=True))
         self.assertEqual((frames.shape, masks.shape, start), ((57 + LEAD, 48, 64, 3), (15, 3, 4), 0.))
         self.assertTrue(np.array_equal(frames[:OPENING], scene.render(64, 48, OPENING)))
         later = [12 * chunks - 3 - LEAD for chunks in range(FAR[0], FAR[1] + 1)]
