@@ -191,8 +191,10 @@ def guess(net: Transformer, x0: torch.Tensor, gist: torch.Tensor, chunk: torch.T
 def dreamt(net: Transformer, x0: torch.Tensor, gist: torch.Tensor, chunk: torch.Tensor, times: torch.Tensor, rounds: int) -> torch.Tensor:
     """x0 as drafts make it of frames that they made themselves, chunk after chunk up to `rounds` deep, in a share of the sequences and
     more or less, or even beyond: a draft that follows on these must lead back, or faults grow without end in a long video."""
-    chosen, seen = torch.rand(len(x0), device=x0.device) < OWN_PAST, x0.clone()
-    own = true = x0[chosen]
+    chosen = torch.rand(len(x0), device=x0.device) < OWN_PAST
+    if not chosen.any():
+        return x0
+    own, true, seen = x0[chosen], x0[chosen], x0.clone()
     away = DREAMS * torch.rand(len(own), 1, 1, 1, 1, device=x0.device)
     for _ in range(rounds):
         mean, log_variance = net.drafts_of_chunks(own, gist[chosen], chunk, times)

@@ -151,9 +151,9 @@ class Draft(nn.Module):
 
     What the prompt does to the features is a linear function of the place in the frame, as the way of things under a zoom is.
     In the end these features weigh what filters see in these frames: to move a picture is linear in it, how far is what is to be told.
-    The filters are as wide as the fastest moves in a chunk's time, which all go along x."""
+    On the last frames the filters are as large as the fastest moves in a chunk's time, most of which go along x."""
 
-    def __init__(self, channels: int, text: int, width: int = 128, blocks: int = 3, filters: int = 384):
+    def __init__(self, channels: int, text: int, width: int = 128, blocks: int = 4, filters: int = 768):
         super().__init__()
         self.channels = channels
         self.enter = nn.Conv2d((SINK + LOOK_BACK) * (channels + 1) + POSITIONS, width, 3, padding=1)
@@ -161,7 +161,8 @@ class Draft(nn.Module):
         self.b = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks)])
         self.said = nn.Linear(text, 3 * 2 * width * blocks)
         self.leave = nn.Conv2d(width, CHUNK * 2 * channels, 3, padding=1)
-        self.look, self.weigh = nn.Conv2d((SINK + LOOK_BACK) * (channels + 1), filters, (3, 9), padding=(1, 4)), nn.Conv2d(width, filters, 1)
+        self.recall = nn.Conv2d(SINK * (channels + 1), filters, 3, padding=1, bias=False)
+        self.look, self.weigh = nn.Conv2d(LOOK_BACK * (channels + 1), filters, (5, 9), padding=(2, 4)), nn.Conv2d(width, filters, 1)
         self.move = nn.Conv2d(filters, CHUNK * channels, 1)
         for m in (*self.b, self.leave, self.move):
             nn.init.zeros_(m.weight)
@@ -179,7 +180,8 @@ class Draft(nn.Module):
             x = x + second(F.gelu(first(F.gelu(x)) * (1 + scale) + shift))
         x = F.gelu(x)
         change, log_variance = self.leave(x).reshape(b, CHUNK, 2 * self.channels, h, w).chunk(2, 2)
-        change = change + self.move(self.look(known) * self.weigh(x)).reshape(change.shape)
+        first, last = known.split([m.in_channels for m in (self.recall, self.look)], 1)
+        change = change + self.move((self.recall(first) + self.look(last)) * self.weigh(x)).reshape(change.shape)
         last, is_known = known[:, None, -self.channels - 1:-1], known[:, None, -1:]
         return last + change * is_known, (log_variance - 1).clamp(-4., .5) * is_known
 
