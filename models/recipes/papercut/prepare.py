@@ -123,7 +123,7 @@ def main() -> None:
             old.unlink()
     parallel.keep_pages()
     frames_done, seed, last = dict.fromkeys(done, 0), FIRST_SEED * (1 + args.seed), began
-    with renderers(args.processes, *(() if device.type == "cuda" else (_start, (args.work,)))) as pool:
+    with renderers(args.processes, _start, (args.work,)) as pool:
         while time.time() - began < args.minutes * 60:
             # The pool that is farthest behind its share is next.
             name = min(done, key=lambda n: frames_done[n] / POOLS[n][0])

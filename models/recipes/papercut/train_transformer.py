@@ -398,7 +398,8 @@ def train_drafts(run: Run, data: Latents) -> None:
     start, it, errors, channel_weight = time.time(), 0, {}, data.channel_weight.to(run.device)
     while parallel.agree((done := (time.time() - start) / (60 * run.args.draft_minutes)) < 1):
         rng = random.Random(f"draft {run.it} {it} {run.rank}")
-        kind, frames = (("clips", 5), ("sequences", 15), ("clips", 5), ("sequences", 15), ("images", 1), ("sequences", 15))[it % 6]
+        kind = "images" if it % 6 == 4 else ("clips", "sequences")[it % 2]
+        frames = {"images": 1, "clips": 5, "sequences": 15}[kind]
         chunk = chunks_of(frames, rng)
         x0, subject, times, scenes = data.draw(rng, kind, DRAFT_FRAMES, chunk)
         texts, _ = captions_of(scenes, rng, .12)
