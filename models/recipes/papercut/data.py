@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from .vae import LATENT_RATE
 from .world import Scene
 
 
@@ -60,7 +61,7 @@ FAR = 2, 120  # chunks of half a second between a scene's beginning and what is 
 
 
 def render_job(job: Job) -> tuple:
-    """(index, scene, frames, masks or None, start in seconds)"""
+    """(index, scene, frames, masks or None, when each latent frame is: float32 [T], in latent frames since the scene began)"""
     rng = random.Random(job.seed)
     scene = Scene.sample(rng)
     while job.moving is not None and not (scene.moving and scene.camera.startswith(job.moving)):
@@ -70,8 +71,9 @@ def render_job(job: Job) -> tuple:
         chunks = round(FAR[0] * (FAR[1] / FAR[0]) ** rng.random())  # farther ones are alike
         parts = [(0., OPENING, 0), ((12 * chunks - 3 - LEAD) / 24, job.frames - OPENING + LEAD, LEAD_LATENTS)]
     video = np.concatenate([scene.render(job.width, job.height, n, start=start) for start, n, _ in parts])
+    times = np.concatenate([start * LATENT_RATE + np.arange(lead, (n - 1) // 4 + 1, dtype=np.float32) for start, n, lead in parts])
     masks = np.concatenate([subject_masks(scene, job.width // 16, job.height // 16, n, start)[lead:] for start, n, lead in parts]) if job.masked else None
-    return job.index, scene, video, masks, parts[0][0]
+    return job.index, scene, video, masks, times
 
 
 def renderers(processes: int, *start):
@@ -80,27 +82,26 @@ def renderers(processes: int, *start):
 
 
 def render_jobs(jobs: list[Job], processes: int):
-    """Yields (index, scene, frames)."""
+    """Yields what `render_job` does."""
     with renderers(processes) as pool:
-        for index, scene, frames, _, _ in pool.imap_unordered(render_job, jobs, chunksize=4):
-            yield index, scene, frames
+        yield from pool.imap_unordered(render_job, jobs, chunksize=4)
 
 
 def make_pool(path: pathlib.Path, clips: int, width: int, height: int, frames: int, seed: int, latest: float, processes: int) -> None:
-    """Writes `path`.npy uint8 [clips, frames, height, width, 3] and `path`.scenes (a pickled list)."""
+    """Writes `path`.npy uint8 [clips, frames, height, width, 3] and `path`.scenes (pickled: a list of them, and one of when their latent frames are)."""
     if path.with_suffix(".scenes").exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     data = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", np.uint8, (clips, frames, height, width, 3))
-    scenes: list = [None] * clips
+    scenes, times = [None] * clips, [None] * clips
     jobs = [Job(i, seed * 1_000_003 + i, width, height, frames, latest) for i in range(clips)]
-    for done, (i, scene, video) in enumerate(render_jobs(jobs, processes)):
-        data[i], scenes[i] = video, scene
+    for done, (i, scene, video, _, of_video) in enumerate(render_jobs(jobs, processes)):
+        data[i], scenes[i], times[i] = video, scene, of_video
         if done % 200 == 199:
             print(f"{path.name}: {done + 1} of {clips} clips", flush=True)
     data.flush()
     with open(path.with_suffix(".scenes"), "wb") as f:
-        pickle.dump(scenes, f)
+        pickle.dump((scenes, times), f)
 
 
 def faults_path(work: pathlib.Path, pool: str) -> pathlib.Path:

@@ -18,26 +18,27 @@ import torch
 from . import parallel
 from .checkpoints import load_networks, load_vae
 from .data import add_work, encoder_input, faults_path, to_steps
+from .streams import a_little_noisy
 from .tokenizer import make_tokenizer
-from .train_transformer import captions_of, guess, tokens
+from .train_transformer import captions_of, tokens
 from .transformer import CHUNK
 
 LEVELS = (.5, .8)  # noise levels of a last step
 AT_ONCE = 8  # clips
 
 
-def imagine(net, x0: torch.Tensor, embeds, mask, chunk: torch.Tensor) -> torch.Tensor:
+def imagine(net, x0: torch.Tensor, embeds, mask, chunk: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
     """Normalised latents [n, C, T, h, w] as the network makes each chunk from noise between LEVELS and the clean frames before it."""
     n, _, frames = x0.shape[:3]
     out, past = torch.empty_like(x0), net.no_past(x0)
-    draft = guess(net, x0, embeds[:, 0], chunk, torch.arange(frames))
+    draft = net.drafts_of_chunks(a_little_noisy(x0), embeds[:, 0], chunk, times)
     low, high = LEVELS
     for number in range(int(chunk[-1]) + 1):
         here = (chunk == number).to(x0.device)  # bool [T]
         sigma = (low + (high - low) * torch.rand(n, 1, device=x0.device)) * here
         s = sigma[:, None, :, None, None]
         x = (1 - s) * x0 + s * torch.randn_like(x0)
-        v = net(x, 1000 * sigma, embeds, mask, past, past, chunk, draft)[0]
+        v = net(x, 1000 * sigma, embeds, mask, past, past, chunk, draft, times)[0]
         out[:, :, here] = (x - s * v)[:, :, here]
     return out
 
@@ -55,7 +56,8 @@ def main() -> None:
     for module in (vae, text, net):
         module.to(device).requires_grad_(False)
     clips = np.load(args.work / f"data/{args.pool}.npy", mmap_mode="r")
-    scenes = pickle.loads((args.work / f"data/{args.pool}.scenes").read_bytes())[:args.clips]
+    scenes, times = pickle.loads((args.work / f"data/{args.pool}.scenes").read_bytes())
+    scenes, times = scenes[:args.clips], np.stack(times)
     faults = []
     for i in range(0, len(scenes), AT_ONCE):
         steps = to_steps(torch.from_numpy(clips[i:i + len(scenes[i:i + AT_ONCE])].copy()).to(device))
@@ -66,7 +68,7 @@ def main() -> None:
             z = vae.normalise(vae.encoder(encoder_input(steps), t)[0])
             embeds, mask = text(*(x.to(device) for x in tokens(tokenizer, words)))
             x0 = z.view(b, t, *z.shape[1:]).transpose(1, 2).float()
-            x = imagine(net, x0, embeds, mask, chunk)
+            x = imagine(net, x0, embeds, mask, chunk, torch.from_numpy(times[i:i + b]).to(device))
         faults.append(((x - x0).transpose(1, 2) * vae.std[:, None, None]).half().cpu().numpy())
         if i % 200 == 0:
             print(f"{i} of {len(scenes)} clips", flush=True)

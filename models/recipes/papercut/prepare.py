@@ -24,7 +24,7 @@ from .data import LEAD_LATENTS, OPENING, Job, add_work, cores, encoder_input, re
 APART = "-apart"  # of whose clips the first three latent frames are the scene's beginning and the others lie later, up to a minute (data.Job)
 # name: (share of all rendered frames, width, height, frames, latest start in seconds)
 POOLS = {
-    "sequences": (.1, 256, 160, 57, 3.), f"sequences{APART}": (.1, 256, 160, 57, 0.),
+    "sequences": (.1, 256, 160, 57, 3.), "sequences-deep": (.1, 256, 160, 121, 0.), f"sequences{APART}": (.1, 256, 160, 57, 0.),
     "clips-wide": (.48, 256, 160, 17, 3.), "clips-square": (.05, 192, 192, 17, 3.), "clips-tall": (.04, 160, 256, 17, 3.), "clips-long": (.04, 320, 160, 17, 3.),
     "images-wide": (.15, 256, 160, 1, 0.), "images-square": (.02, 192, 192, 1, 0.), "images-tall": (.02, 160, 256, 1, 0.), "images-long": (.02, 320, 160, 1, 0.),
     "images-wide-large": (.015, 320, 192, 1, 0.), "images-square-large": (.01, 256, 256, 1, 0.),
@@ -35,19 +35,20 @@ AT_ONCE = 128             # frames that a GPU encodes together
 
 
 class Encoded:
-    """What one pool has so far: latents f16 [C, T, h, w], masks u8 [T, h, w], scenes, and when in the scene each begins, in seconds."""
+    """What one pool has so far: latents f16 [C, T, h, w], masks u8 [T, h, w], scenes, and when each frame is, in latent frames since its scene
+    began, f32 [T]."""
 
     def __init__(self):
-        self.latents, self.masks, self.scenes, self.starts = [], [], [], []
+        self.latents, self.masks, self.scenes, self.times = [], [], [], []
 
-    def add(self, scene, latents: np.ndarray, masks: np.ndarray, start: float) -> None:
-        for values, value in zip((self.scenes, self.latents, self.masks, self.starts), (scene, latents, masks, start)):
+    def add(self, scene, latents: np.ndarray, masks: np.ndarray, times: np.ndarray) -> None:
+        for values, value in zip((self.scenes, self.latents, self.masks, self.times), (scene, latents, masks, times)):
             values.append(value)
 
     def write(self, path: pathlib.Path) -> None:
         """Writes beside its place and renames, so that a training run never reads half a file."""
         new = path.with_suffix(".new.npz")
-        np.savez(new, latents=np.stack(self.latents), masks=np.stack(self.masks), starts=np.array(self.starts, np.float32),
+        np.savez(new, latents=np.stack(self.latents), masks=np.stack(self.masks), times=np.stack(self.times),
                  scenes=np.frombuffer(pickle.dumps(self.scenes), np.uint8))
         new.replace(path)
 
@@ -85,12 +86,12 @@ def _start(work: pathlib.Path) -> None:
 
 
 def _encoded(job: Job) -> tuple:
-    _, scene, clip, masks, start = render_job(job)
-    return scene, (encode_apart if job.apart else encode)(_vae, clip[None], torch.device("cpu"))[0], masks, start
+    _, scene, clip, masks, times = render_job(job)
+    return scene, (encode_apart if job.apart else encode)(_vae, clip[None], torch.device("cpu"))[0], masks, times
 
 
 def draw(pool, jobs: list[Job], vae, device):
-    """Yields (scene, latents, masks, start in seconds) of jobs of one size.  On CPUs who renders a clip encodes it as well: one at a time stays in
+    """Yields (scene, latents, masks, times) of jobs of one size.  On CPUs who renders a clip encodes it as well: one at a time stays in
     the cache.  A GPU takes many together."""
     if device.type == "cpu":
         yield from pool.imap_unordered(_encoded, jobs)
@@ -98,7 +99,7 @@ def draw(pool, jobs: list[Job], vae, device):
     rendered = pool.imap_unordered(render_job, jobs, chunksize=2)
     while some := list(itertools.islice(rendered, max(1, AT_ONCE // jobs[0].frames))):
         latents = (encode_apart if jobs[0].apart else encode)(vae, np.stack([clip for _, _, clip, _, _ in some]), device)
-        yield from ((scene, z, masks, start) for z, (_, scene, _, masks, start) in zip(latents, some))
+        yield from ((scene, z, masks, times) for z, (_, scene, _, masks, times) in zip(latents, some))
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def main() -> None:
         read(both, GRAPHS[2:], args.package, example)
         for head in both["text"].heads.values():
             head.reset_parameters()
-    images = np.stack([clip for _, _, clip in render_jobs([Job(i, i, 256, 160, 1, 0.) for i in range(IMAGES)], 2)])
+    images = np.stack([clip for _, _, clip, _, _ in render_jobs([Job(i, i, 256, 160, 1, 0.) for i in range(IMAGES)], 2)])
     args.work.mkdir(parents=True, exist_ok=True)
     vae.to(parallel.device())
     weight = importance(vae, encode(vae, images, parallel.device()), parallel.device()).cpu()

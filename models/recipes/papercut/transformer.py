@@ -18,6 +18,9 @@ the prompt's gist it guesses each latent, as a mean m and a variance V.  Where a
 tells from the prompt and the place in the frame what is to be seen there.  What is left to the transformer is how the truth differs.
 Behind a gap, m = 0 and V = 1, which is what latents are at large.
 
+All are told how long ago the scene began: cameras settle, and what comes and goes does so in its time.  Every cached frame says when it was,
+beside what drafts see of it, so a call knows its own time from the frame before.
+
 Inside, the network's raw output f is scaled so that it has unit variance at every noise level: with y = x - (1-sigma)*m and
 D = (1-sigma)^2*V + sigma^2, velocity = (sigma - (1-sigma)*V) / D * y - m - f * sqrt(V / D), the preconditioning of EDM
 (arXiv:2206.00364) for flow matching and any Gaussian prior.  At sigma = 1 the clean latent is m + f*sqrt(V), at sigma = 0 f is
@@ -31,7 +34,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .vae import LATENT_CHANNELS
+from .vae import LATENT_CHANNELS, LATENT_RATE
 
 CHUNK = 3
 SINK, LOOK_BACK = 3, 3             # frames that a draft sees: a video's first and the last
@@ -40,6 +43,10 @@ MOST, LOUDEST = 16., 1.5           # no latent is larger, no frame's root mean s
 TEXT = AHEAD + 1 + BEHIND          # kinds of keys: frames by distance, then the prompt's tokens, then those hidden
 KINDS = TEXT + 2
 POSITIONS = 16                     # features of a position in the frame
+PERIODS = 1., 2., 3., 4., 6., 8., 12., 24.  # seconds, by which a time is told: what comes and goes does so in these,
+LIVES = 1., 2., 4., 8.             # and what settles does so at these rates
+CLOCK = 2 * len(PERIODS) + len(LIVES)  # features of a time
+LATEST, ROUND = 720., 144.         # after as many latent frames all has settled, and time goes round: in two minutes, by the longest period
 
 
 def norm(x: torch.Tensor, width: int) -> torch.Tensor:
@@ -71,6 +78,26 @@ def ends(frames: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """The first SINK and the last LOOK_BACK of frames [B, P, ...], and zeros where there are fewer; like [B, 1, ...] says of what form, if there are none."""
     nothing = [torch.zeros_like(like)]
     return torch.cat([torch.cat([frames, *nothing * SINK], 1)[:, :SINK], torch.cat([*nothing * LOOK_BACK, frames], 1)[:, -LOOK_BACK:]], 1)
+
+
+def clock(times: torch.Tensor) -> torch.Tensor:
+    """[..., CLOCK] of times [...] in latent frames since the scene began: where all that goes round is, and how much of what settles is yet to come."""
+    seconds = times[..., None] / LATENT_RATE
+    angles = seconds * (2 * math.pi / seconds.new_tensor(PERIODS))
+    return torch.cat([angles.sin(), angles.cos(), (-seconds / seconds.new_tensor(LIVES)).exp()], -1)
+
+
+class Timed(nn.Module):
+    """What a time [..., CLOCK] makes of a prompt's gist [..., text]: [..., width], nothing at first."""
+
+    def __init__(self, text: int, width: int):
+        super().__init__()
+        self.a, self.b = nn.Linear(text + CLOCK, 2 * width), nn.Linear(2 * width, width)
+        nn.init.zeros_(self.b.weight)
+        nn.init.zeros_(self.b.bias)
+
+    def forward(self, gist, time):
+        return self.b(F.gelu(self.a(torch.cat([gist, time], -1))))
 
 
 class Block(nn.Module):
@@ -147,7 +174,7 @@ class Local(nn.Module):
 
 
 class Draft(nn.Module):
-    """Guesses the frames of a chunk from the SINK that a video began with, the LOOK_BACK before it, and the prompt's gist.
+    """Guesses the frames of a chunk from the SINK that a video began with, the LOOK_BACK before it, the prompt's gist and the time.
 
     What the prompt does to the features is a linear function of the place in the frame, as the way of things under a zoom is.
     In the end these features weigh what filters see in these frames: to move a picture is linear in it, how far is what is to be told.
@@ -159,7 +186,7 @@ class Draft(nn.Module):
         self.enter = nn.Conv2d((SINK + LOOK_BACK) * (channels + 1) + POSITIONS, width, 3, padding=1)
         self.a = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks)])
         self.b = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks)])
-        self.said = nn.Linear(text, 3 * 2 * width * blocks)
+        self.when, self.said = Timed(text, text), nn.Linear(text, 3 * 2 * width * blocks)
         self.leave = nn.Conv2d(width, CHUNK * 2 * channels, 3, padding=1)
         self.recall = nn.Conv2d(SINK * (channels + 1), filters, 3, padding=1, bias=False)
         self.look, self.weigh = nn.Conv2d(LOOK_BACK * (channels + 1), filters, (5, 9), padding=(2, 4)), nn.Conv2d(width, filters, 1)
@@ -168,10 +195,12 @@ class Draft(nn.Module):
             nn.init.zeros_(m.weight)
             nn.init.zeros_(m.bias)
 
-    def forward(self, known, gist, coordinates, positions):
+    def forward(self, known, gist, first, coordinates, positions):
         """known [B, (SINK + LOOK_BACK)*(channels + 1), h, w]: frames, each with a channel that is 1 if it is known, else 0 as all of it is;
-        gist [B, text], coordinates [2, h, w] and positions [POSITIONS, h, w] -> mean and logarithm of the variance, both [B, CHUNK, channels, h, w]."""
+        gist [B, text], first [B] the time of the chunk's first frame, coordinates [2, h, w] and positions [POSITIONS, h, w] -> mean and logarithm of
+        the variance, both [B, CHUNK, channels, h, w]."""
         b, _, h, w = known.shape
+        gist = gist + self.when(gist, clock(first))
         x = self.enter(torch.cat([known, positions[None].expand(b, -1, -1, -1)], 1))
         places = torch.cat([torch.ones_like(coordinates[:1]), coordinates]).flatten(1)
         said = (self.said(gist).reshape(b, -1, 3) @ places).reshape(b, -1, h, w)
@@ -226,7 +255,7 @@ class Transformer(nn.Module):
         self.after = nn.ModuleList([Local(width, d) for _ in range(after)])
         self.leave = nn.Conv2d(width, channels, 3, padding=1)
         self.time = nn.Sequential(nn.Linear(128, d), nn.SiLU(), nn.Linear(d, d))
-        self.pooled = nn.Linear(text, d)
+        self.pooled, self.when = nn.Linear(text, d), Timed(text, d)
         self.mods, self.last = nn.Linear(d, 6 * d), nn.Linear(d, 2 * d)
         self.blocks = nn.ModuleList([Block(d, heads, text, ratio) for _ in range(layers)])
         for m, std in ((self.mods, .005), (self.last, .005), (self.enter, (9 * channels) ** -.5), (self.inp, (4 * width) ** -.5), (self.out, .02),
@@ -270,24 +299,29 @@ class Transformer(nn.Module):
         coordinates = self.coordinates(*like.shape[-2:], like)
         return [x[:, None] for x in self.beginning(gist, coordinates, self.positions(coordinates))]
 
-    def follow(self, before, gist, frames: int):
+    def follow(self, before, gist, first, frames: int):
         """The same of the `frames` that follow on others, [B, frames, C, h, w] each, and zeros where there are none; before
-        [B, (SINK + LOOK_BACK)*(C + 1), h, w] as Draft takes it."""
+        [B, (SINK + LOOK_BACK)*(C + 1), h, w] and first [B] as Draft takes them."""
         coordinates = self.coordinates(*before.shape[2:], before)
-        mean, log_variance = self.draft(before, gist, coordinates, self.positions(coordinates))
+        mean, log_variance = self.draft(before, gist, first, coordinates, self.positions(coordinates))
         ahead = torch.arange(frames, device=before.device).clamp(max=CHUNK - 1)
         return mean[:, ahead], log_variance[:, ahead]
 
-    def drafts_of_chunks(self, latents, gist, frame_chunks, times):
-        """The same for every frame of clean latents [B, C, T, h, w], chunk by chunk: what training sees at once.  times int [T]: their
-        numbers in the whole sequence; no draft reaches over a gap."""
+    @staticmethod
+    def known(latents):
+        """What a draft sees of the clean frames [B, C, T, h, w] before its chunk: [B, (SINK + LOOK_BACK)*(C + 1), h, w]."""
         known = F.pad(latents, (0, 0, 0, 0, 0, 0, 0, 1), value=1.).transpose(1, 2)
+        return ends(known, known[:, :1]).flatten(1, 2)
+
+    def drafts_of_chunks(self, latents, gist, frame_chunks, times):
+        """The same for every frame of clean latents [B, C, T, h, w], chunk by chunk: what training sees at once.  times [B, T]: when in their
+        scenes they are, in latent frames, with gaps for all alike; no draft reaches over one."""
         lengths, first, out = frame_chunks.unique_consecutive(return_counts=True)[1].tolist(), 0, []
         for n in lengths:
             if not first:
                 out.append([x.expand(-1, n, -1, -1, -1) for x in self.begin(gist, latents)])
-            elif times[first] == times[first - 1] + 1:
-                out.append(self.follow(ends(known[:, :first], known[:, :1]).flatten(1, 2), gist, n))
+            elif times[0, first] - times[0, first - 1] < 1.5:
+                out.append(self.follow(self.known(latents[:, :, :first]), gist, times[:, first], n))
             else:
                 out.append([torch.zeros_like(latents[:, :, :n]).transpose(1, 2)] * 2)
             first += n
@@ -317,26 +351,32 @@ class Transformer(nn.Module):
         size = clean.clamp(-MOST, MOST).square().mean((2, 3, 4), keepdim=True).sqrt()
         return (clean - clean.clamp(-MOST, MOST) * (LOUDEST / size.clamp(min=LOUDEST))) / s.clamp(min=.05)
 
-    def forward(self, latents, timestep, prompt_embeds, prompt_mask, past_key, past_value, frame_chunks=None, draft=None):
+    def forward(self, latents, timestep, prompt_embeds, prompt_mask, past_key, past_value, frame_chunks=None, draft=None, times=None):
         """latents [B, C, T, h, w], timestep [B, T] = 1000*sigma, prompt [B, L, text], mask [B, L],
         past [caches, B, P, N, d] -> velocity [B, C, T, h, w], keys and values [caches, B, T, N, d], one of each
         for every convolution and layer, and the last for the draft.
-        For many chunks at once: frame_chunks int [T], which chunk each frame is in (no frame sees a later chunk), and
-        their `drafts_of_chunks`."""
+        For many chunks at once: frame_chunks int [T], which chunk each frame is in (no frame sees a later chunk), their
+        `drafts_of_chunks` and times [B, T]."""
         b, c, t, h, w = latents.shape
         past, rows, columns = past_key.shape[2], h // 2, w // 2
         n, frames = rows * columns, latents.transpose(1, 2)
         sigma = timestep * .001
         angle = sigma[..., None] * self.frequencies
-        condition = F.silu(self.time(torch.cat([angle.cos(), angle.sin()], -1)) + self.pooled(prompt_embeds[:, :1]))
-        known = torch.cat([frames, torch.ones_like(frames[:, :, :1])], 2).flatten(0, 1)
-        kept = keep(known, b, n, self.d)
+        gist = prompt_embeds[:, 0]
         if draft is None:
-            gist = prompt_embeds[:, 0]
-            before = ends(torch.cat([past_key[-1], past_value[-1]], -1), kept[:, :1])[..., :4 * (c + 1)]
-            before = from_tokens(before, rows, columns).reshape(b, (SINK + LOOK_BACK) * (c + 1), h, w)
+            before = torch.cat([past_key[-1], past_value[-1]], -1)
+            before = ends(before, before.new_zeros(b, 1, n, 2 * self.d))[..., :4 * (c + 2)]
+            last = before[:, -1, 0, 4 * c:].reshape(b, 2, 4)[:, :, 0]  # whether there is a frame before, and when it was
+            first = last[:, 0] * (last[:, 1] + 1)
+            first = first - ROUND * (first >= LATEST)
+            times = first[:, None] + torch.arange(t, device=first.device)
+            before = from_tokens(before[..., :4 * (c + 1)], rows, columns).reshape(b, (SINK + LOOK_BACK) * (c + 1), h, w)
             begins = self.begin(gist[None][past:].flatten(0, 1), latents)  # of nothing, where there is a past: that costs nothing
-            draft = [x + torch.cat([y, torch.zeros_like(x[:, :1])])[:b] for x, y in zip(self.follow(before, gist, t), begins)]
+            draft = [x + torch.cat([y, torch.zeros_like(x[:, :1])])[:b] for x, y in zip(self.follow(before, gist, first, t), begins)]
+        condition = self.time(torch.cat([angle.cos(), angle.sin()], -1)) + self.pooled(gist)[:, None]
+        condition = F.silu(condition + self.when(gist[:, None].expand(-1, t, -1), clock(times)))
+        ones = torch.ones_like(frames[:, :, :1])
+        kept = keep(torch.cat([frames, ones, ones * times[..., None, None, None]], 2).flatten(0, 1), b, n, self.d)
         mean, variance = draft[0].clamp(-MOST, MOST), draft[1].exp()
         s = sigma[..., None, None, None]
         rest, spread = frames - (1 - s) * mean, torch.rsqrt((1 - s).square() * variance + s.square())

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 LATENT_CHANNELS = 24
+LATENT_RATE = 6.  # latent frames a second: one of four frames
 
 
 def act(x: torch.Tensor) -> torch.Tensor:

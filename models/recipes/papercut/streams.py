@@ -1,0 +1,98 @@
+"""Clips that a network goes through as it makes a video: chunk after chunk, each from what it made of those before.
+
+Faults pile up as in a long video, and what follows on them must lead back to the truth (the idea of Self Forcing, arXiv:2506.08009).  That they stay
+with their clip, a network is told the truth through noise: what could not be told beforehand it then takes from there, what it was sure of it keeps.
+"""
+from __future__ import annotations
+
+import collections
+import random
+
+import torch
+from torch.nn import functional as F
+
+from .transformer import CHUNK, SINK, Transformer
+
+WINDOW = 12  # frames that a call sees of the past: a video's first SINK and the last ones
+UNDERWAY = {"images": 1, "clips": 4, "sequences": 8}  # how many streams of a kind are on their way at once, so that steps that follow on each other show other scenes
+TRUE_PAST = .25  # how often the past stays the truth
+NOISY_PAST = .1  # the most noise that drafts get used to in what they follow on
+
+
+def chunks_of(frames: int, rng: random.Random) -> torch.Tensor:
+    """Which chunk each frame is in [frames].  Most sequences start from a single frame, as scenes do when they are made; short
+    ones are also cut elsewhere."""
+    start = rng.choice(((1, 2), (1, 2), ()) if frames > 2 * CHUNK else ((1, 2), (1, 2), (1,), (2,), ()))
+    lengths = [*start, *[CHUNK] * frames]
+    return torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))[:frames]
+
+
+def behind_gap(chunk: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+    """bool [frames]: those of a chunk before which frames are missing; such a chunk is what others follow on, and nothing is learned from it."""
+    first = F.pad((times[0].diff() > 1.5).to(chunk), (1, 0)) * chunk  # the number of such a chunk, where it begins
+    return (chunk == first.max()) & (chunk > 0)
+
+
+def a_little_noisy(x0: torch.Tensor) -> torch.Tensor:
+    """Frames [n, C, T, h, w] that drafts follow on, with up to NOISY_PAST of noise in most of the clips."""
+    level = (NOISY_PAST * torch.rand(len(x0), device=x0.device) * (torch.rand(len(x0), device=x0.device) < .6))[:, None, None, None, None]
+    return (1 - level) * x0 + level * torch.randn_like(x0)
+
+
+class Stream:
+    """Clips on their way: `ahead` are the chunks to come, `here` the frames of the next of them."""
+
+    def __init__(self, x0, subject, times, chunk, *prompt):
+        """Latents [n, C, T, h, w], where subjects are [n, T, h, w], when the frames are [n, T], their chunks [T], and what is told of them."""
+        self.x0, self.subject, self.times, self.chunk, self.prompt = x0, subject, times, chunk, prompt
+        self.made, self.drafts = x0.clone(), [torch.zeros_like(x0).transpose(1, 2).contiguous() for _ in range(2)]
+        self.free = (torch.rand(len(x0), device=x0.device) >= TRUE_PAST)[:, None, None, None, None]
+        # What clips begin with is no scene's beginning, and behind a gap there is no draft: others follow on that.
+        ahead = ((chunk > 0) | (not int(chunk[-1]))) & ~behind_gap(chunk, times)
+        self.ahead = collections.deque(chunk[ahead].unique().tolist())
+
+    @property
+    def here(self) -> slice:
+        frames = (self.chunk == self.ahead[0]).nonzero()[:, 0]
+        return slice(int(frames[0]), int(frames[-1]) + 1)
+
+    def window(self) -> torch.Tensor:
+        """The numbers of the frames that a call sees of the past."""
+        frames = torch.arange(self.here.start, device=self.x0.device)
+        return frames if len(frames) <= WINDOW else torch.cat([frames[:SINK], frames[SINK - WINDOW:]])
+
+    def draft(self, net: Transformer, gist: torch.Tensor) -> list[torch.Tensor]:
+        """The draft of the next chunk from prompts' gists [n, text]: mean and logarithm of the variance, [n, t, C, h, w].  It is kept, for those that
+        follow see what was made from it."""
+        here = self.here
+        if here.start:
+            draft = net.follow(net.known(a_little_noisy(self.made[:, :, :here.start])), gist, self.times[:, here.start], here.stop - here.start)
+        else:
+            draft = [x.expand(-1, here.stop, -1, -1, -1) for x in net.begin(gist, self.x0)]
+        for kept, new in zip(self.drafts, draft):
+            kept[:, here] = new.detach().to(kept.dtype)
+        return draft
+
+    def take(self, clean: torch.Tensor) -> None:
+        """Goes on to the next chunk, which follows on this one as it was made, [n, C, t, h, w]."""
+        here = self.here
+        self.made[:, :, here] = torch.where(self.free, clean.detach().float(), self.x0[:, :, here])
+        self.ahead.popleft()
+
+
+class Underway:
+    """The streams of every kind that training goes through by turns; make(kind) makes a new one."""
+
+    def __init__(self, make):
+        self.make, self.streams = make, {kind: collections.deque() for kind in UNDERWAY}
+
+    def next(self, kind: str) -> Stream:
+        """The stream whose turn it is; it is to be given back when it has gone on."""
+        streams = self.streams[kind]
+        if len(streams) < UNDERWAY[kind]:
+            streams.append(self.make(kind))
+        return streams.popleft()
+
+    def back(self, kind: str, stream: Stream) -> None:
+        if stream.ahead:
+            self.streams[kind].append(stream)
