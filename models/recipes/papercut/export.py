@@ -127,7 +127,6 @@ type = "FlowMatchEulerDiscreteScheduler"
 num_train_timesteps = 1000
 shift = {args.shift}
 sigma_schedule = "linspace"
-solver_order = 2
 
 [defaults]
 num_inference_steps = {args.steps}

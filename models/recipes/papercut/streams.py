@@ -2,6 +2,7 @@
 
 Faults pile up as in a long video, and what follows on them must lead back to the truth (the idea of Self Forcing, arXiv:2506.08009).  That they stay
 with their clip, a network is told the truth through noise: what could not be told beforehand it then takes from there, what it was sure of it keeps.
+Sequences are gone through more than once, each time from what was wrong in the end, so that faults become as old as in a minute.
 """
 from __future__ import annotations
 
@@ -15,7 +16,10 @@ from .transformer import CHUNK, SINK, Transformer
 
 WINDOW = 12  # frames that a call sees of the past: a video's first SINK and the last ones
 UNDERWAY = {"images": 1, "clips": 4, "sequences": 8}  # how many streams of a kind are on their way at once, so that steps that follow on each other show other scenes
-TRUE_PAST = .25  # how often the past stays the truth
+TRUE_PAST = .25  # how often the past stays the truth;
+AWAY = .6, 1.5  # else what was made is led away from it, as a multiple of where it is: more than 1, or faults that are just led back would grow in a long video
+WORST = 3.  # no further than this
+LAPS = 4  # how often a sequence is gone through, at most
 NOISY_PAST = .1  # the most noise that drafts get used to in what they follow on
 
 
@@ -45,8 +49,9 @@ class Stream:
     def __init__(self, x0, subject, times, chunk, *prompt):
         """Latents [n, C, T, h, w], where subjects are [n, T, h, w], when the frames are [n, T], their chunks [T], and what is told of them."""
         self.x0, self.subject, self.times, self.chunk, self.prompt = x0, subject, times, chunk, prompt
-        self.made, self.drafts = x0.clone(), [torch.zeros_like(x0).transpose(1, 2).contiguous() for _ in range(2)]
-        self.free = (torch.rand(len(x0), device=x0.device) >= TRUE_PAST)[:, None, None, None, None]
+        self.lap, self.made, self.drafts = 1, x0.clone(), [torch.zeros_like(x0).transpose(1, 2).contiguous() for _ in range(2)]
+        one = lambda: torch.rand(len(x0), 1, 1, 1, 1, device=x0.device)
+        self.away = (AWAY[0] + (AWAY[1] - AWAY[0]) * one()) * (one() >= TRUE_PAST)
         # What clips begin with is no scene's beginning, and behind a gap there is no draft: others follow on that.
         ahead = ((chunk > 0) | (not int(chunk[-1]))) & ~behind_gap(chunk, times)
         self.ahead = collections.deque(chunk[ahead].unique().tolist())
@@ -76,15 +81,27 @@ class Stream:
     def take(self, clean: torch.Tensor) -> None:
         """Goes on to the next chunk, which follows on this one as it was made, [n, C, t, h, w]."""
         here = self.here
-        self.made[:, :, here] = torch.where(self.free, clean.detach().float(), self.x0[:, :, here])
+        truth = self.x0[:, :, here]
+        self.made[:, :, here] = truth + (self.away * (clean.detach().float() - truth)).clamp(-WORST, WORST)
         self.ahead.popleft()
+
+    def again(self, laps: int) -> bool:
+        """Begins the clip anew, if it is long enough and that was not done as often: the chunk after its first frames has the faults of its last one."""
+        frames = len(self.chunk) // CHUNK * CHUNK
+        if frames < 4 * CHUNK or self.lap >= laps:
+            return False
+        first, last = slice(SINK, SINK + CHUNK), slice(frames - CHUNK, frames)
+        self.lap += 1
+        self.made[:, :, first] = self.x0[:, :, first] + (self.made - self.x0)[:, :, last]
+        self.ahead.extend(self.chunk[self.chunk > self.chunk[first.stop - 1]].unique().tolist())
+        return True
 
 
 class Underway:
     """The streams of every kind that training goes through by turns; make(kind) makes a new one."""
 
-    def __init__(self, make):
-        self.make, self.streams = make, {kind: collections.deque() for kind in UNDERWAY}
+    def __init__(self, make, rng: random.Random):
+        self.make, self.rng, self.streams = make, rng, {kind: collections.deque() for kind in UNDERWAY}
 
     def next(self, kind: str) -> Stream:
         """The stream whose turn it is; it is to be given back when it has gone on."""
@@ -94,5 +111,5 @@ class Underway:
         return streams.popleft()
 
     def back(self, kind: str, stream: Stream) -> None:
-        if stream.ahead:
+        if stream.ahead or stream.again(self.rng.randint(1, LAPS)):
             self.streams[kind].append(stream)

@@ -154,7 +154,7 @@ class Run:
             texts, said = captions_of(scenes, rng, .12)
             return Stream(*(x.to(self.device) for x in (x0, subject, times, chunk[:x0.shape[2]], *tokens(self.tokenizer, texts), targets(said))))
 
-        return Underway(make)
+        return Underway(make, rng)
 
     def update(self, loss: torch.Tensor, rate: float) -> None:
         """One step at a share `rate` of the learning rate."""

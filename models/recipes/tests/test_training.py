@@ -294,6 +294,21 @@ class Drafts(unittest.TestCase):
             self.assertEqual(window, list(range(first)) if first <= WINDOW else [0, 1, 2, *range(first - WINDOW + SINK, first)])
         self.assertGreater(windows[-1][0], WINDOW)
 
+    def test_a_sequence_is_gone_through_again_from_what_was_wrong_in_the_end(self):
+        chunk = torch.arange(15) // CHUNK
+        stream = Stream(torch.zeros(1, 4, 15, 6, 8), torch.zeros(1, 15, 6, 8), torch.arange(15)[None], chunk)
+        stream.away[:] = 1
+        for fault in (1., 2.):
+            ways = []
+            while stream.ahead:
+                ways.append(stream.here.start)
+                stream.take(torch.full((1, 4, CHUNK, 6, 8), fault))
+            self.assertEqual(ways, [3, 6, 9, 12] if fault == 1 else [6, 9, 12])
+            self.assertTrue(stream.again(3))
+            self.assertTrue((stream.made[:, :, 3:6] == fault).all())
+        stream.ahead.clear()
+        self.assertFalse(stream.again(3))
+
     def test_what_is_told_through_noise_lies_between_a_draft_and_the_truth(self):
         torch.manual_seed(1)
         truth, mean = torch.ones(64, 4, 1, 6, 8), torch.zeros(64, 1, 4, 6, 8)
