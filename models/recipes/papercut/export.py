@@ -19,8 +19,9 @@ from .data import add_work
 from .graphs import DecoderGraph, EncoderGraph, TextGraph
 from .host import Package
 from .onnx_files import WeightFile, halve
+from .streams import WINDOW
 from .tokenizer import make_tokenizer, make_words
-from .transformer import Transformer
+from .transformer import CHUNK, SINK, Transformer
 from .vae import LATENT_CHANNELS
 
 OPSET = 17
@@ -133,9 +134,9 @@ num_inference_steps = {args.steps}
 guidance_scale = {args.guidance}
 
 [stream]
-chunk = 3
-window = 12
-sink = 3
+chunk = {CHUNK}
+window = {WINDOW}
+sink = {SINK}
 first = 1
 '''
 

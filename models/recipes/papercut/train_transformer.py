@@ -7,9 +7,7 @@ are given.  In the last part guidance is baked in: the target becomes what class
 from __future__ import annotations
 
 import argparse
-import collections
 import copy
-import pathlib
 import random
 import time
 

@@ -13,7 +13,7 @@ from papercut import checkpoints, pieces
 from papercut.data import FAR, LEAD, OPENING, Job, render_job, decoder_target, encoder_input, prefetch, to_steps
 from papercut.imagine import imagine
 from papercut.latents import Latents
-from papercut.streams import WINDOW, Stream, behind_gap, chunks_of
+from papercut.streams import WINDOW, WORST, Stream, behind_gap, chunks_of
 from papercut.text_encoder import TextEncoder
 from papercut.train_transformer import draft_loss, likely, noise_levels, weighted_errors
 from papercut.train_vae import held_out, imagined_batch
@@ -293,6 +293,15 @@ class Drafts(unittest.TestCase):
         for first, window in windows:
             self.assertEqual(window, list(range(first)) if first <= WINDOW else [0, 1, 2, *range(first - WINDOW + SINK, first)])
         self.assertGreater(windows[-1][0], WINDOW)
+
+    def test_what_was_made_is_led_away_from_the_truth_but_not_without_end(self):
+        torch.manual_seed(1)
+        stream = self.stream(torch.arange(7).expand(2, -1))
+        stream.away[:8], stream.away[8:] = 1.5, 0
+        stream.take(stream.x0[:, :, 1:3] + torch.tensor([.1, 10.])[:, None, None])
+        off = (stream.made - stream.x0)[:, :, 1:3]
+        for made, want in ((off[:8, :, 0], .15), (off[:8, :, 1], WORST), (off[8:], 0.)):
+            torch.testing.assert_close(made, torch.full_like(made, want), atol=1e-5, rtol=0)
 
     def test_a_sequence_is_gone_through_again_from_what_was_wrong_in_the_end(self):
         chunk = torch.arange(15) // CHUNK
