@@ -73,7 +73,7 @@ class Stream:
         if here.start:
             draft = net.follow(net.known(a_little_noisy(self.made[:, :, :here.start])), gist, self.times[:, here.start], here.stop - here.start)
         else:
-            draft = [x.expand(-1, here.stop, -1, -1, -1) for x in net.begin(gist, self.x0)]
+            draft = net.begin(gist, self.x0)
         for kept, new in zip(self.drafts, draft):
             kept[:, here] = new.detach().to(kept.dtype)
         return draft

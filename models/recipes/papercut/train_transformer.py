@@ -235,7 +235,7 @@ def train_drafts(run: Run, data: Latents) -> None:
             with torch.no_grad():
                 gist = run.text(*stream.prompt[:2])[0][:, 0]
             draft = stream.draft(run.net, gist)
-            loss, error = draft_loss(draft, truth, subject, SUBJECT_WEIGHT["images" if kind == "images" else "clips"], channel_weight)
+            loss, error = draft_loss(draft, truth, subject, SUBJECT_WEIGHT[kind], channel_weight)
         stream.take(likely(draft, truth))
         underway.back(kind, stream)
         descend(opt, loss, drafts, run.args.lr * min(1., (it + 1) / 20, max(.02, (1 - done) / .6)), run.workers)
@@ -274,10 +274,11 @@ def train_network(run: Run, data: Latents) -> None:
         stream = underway.next(kind)
         ids, said_mask, wanted = stream.prompt
         here = stream.here
-        frames = torch.cat([stream.window(), torch.arange(here.start, here.stop, device=device)])
-        past, fresh = len(frames) - (here.stop - here.start), slice(len(frames) - (here.stop - here.start), None)
+        window = stream.window()
+        frames = torch.cat([window, torch.arange(here.start, here.stop, device=device)])
+        past, fresh = len(window), slice(len(window), None)
         truth, subject, chunk, times = stream.x0[:, :, here], stream.subject[:, here], stream.chunk[frames], stream.times[:, frames]
-        seen = torch.cat([stream.made[:, :, frames[:past]], truth], 2)
+        seen = torch.cat([stream.made[:, :, window], truth], 2)
         sigma, noise, empty = noise_levels(len(seen), past, here.stop - here.start, args.shift).to(device), torch.randn_like(seen), net.no_past(seen)
         s = sigma[:, None, :, None, None]
         x = (1 - s) * seen + s * noise
