@@ -478,13 +478,20 @@ impl Diffuser {
             on_step(index + 1 - begin, steps - begin, &sample);
         }
         if let Some(stream) = stream {
-            // One more pass over the clean latents gives the keys and values that later chunks look back at.
-            latents.f32_mut()?.copy_from_slice(&sample);
-            let expert = self.expert_at(0.0);
+            // One more pass over the clean latents, or nearly, gives the keys and values that later chunks look back at.
+            let level = stream.context_noise;
+            let context = latents.f32_mut()?;
+            context.copy_from_slice(&sample);
+            if level > 0.0 {
+                let noise = generator.latents(shape, layout);
+                context.iter_mut().zip(noise).for_each(|(x, noise)| *x = (1.0 - level) * *x + level * noise);
+            }
+            let timestep = level * self.options.scheduler.num_train_timesteps() as f32;
+            let expert = self.expert_at(timestep);
             let graph = self.open_expert(expert, cancel)?;
             let guidance_scale = self.guidance_scale(expert);
             let parameters = chunk.parameters(&model, expert, &graph, &mut filled)?;
-            let pass = Pass { graph: &graph, latents: &latents, timestep: 0.0, guidance_scale, parameters };
+            let pass = Pass { graph: &graph, latents: &latents, timestep, guidance_scale, parameters };
             let branches = if is_guided(&graph, guidance_scale) && negative.is_some() { 2 } else { 1 };
             for branch in 0..branches {
                 let mut outputs = self.run(&pass, &chunk, branch, cancel)?;

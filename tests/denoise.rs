@@ -138,6 +138,22 @@ mod a_chunk {
     }
 
     #[test]
+    fn is_seen_through_noise_by_later_ones_where_the_package_wants_that() {
+        let copy = util::copy_of("tiny-stream");
+        util::edit(&copy, "model.toml", "[stream]", "[stream]\ncontext_noise = 0.25");
+        let package = Package::open(copy.path()).expect("a valid package");
+        let wants = Arc::new(Model::new(Arc::new(package), RuntimeOptions::default()));
+        let run = |model: &Arc<Model>| {
+            let (mut diffuser, red) = (diffuser(model, |_| ()), embeds(model, "red"));
+            [0; 3].map(|_| chunk(&mut diffuser, &red, 2))
+        };
+        let (noisy, clean) = (run(&wants), run(&model("tiny-stream")));
+        assert_eq!(noisy[0], clean[0], "what is made is as clean as ever");
+        assert_ne!(noisy[1], clean[1], "what follows sees it through noise");
+        assert_eq!(noisy, run(&wants), "the same again");
+    }
+
+    #[test]
     fn is_decided_by_seed_prompt_and_the_chunks_before() {
         let model = model("tiny-stream");
         let (red, dog) = (embeds(&model, "red"), embeds(&model, "dog"));

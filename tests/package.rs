@@ -99,6 +99,23 @@ fn a_stream_s_timesteps_end_at_0() {
 }
 
 #[test]
+fn a_stream_s_context_noise_is_a_share_of_a_flow() {
+    for (to, words) in [
+        ("[stream]\ncontext_noise = 1.0", ["stream.context_noise", "below 1"]),
+        ("[stream]\ncontext_noise = -0.1", ["stream.context_noise", "from 0"]),
+    ] {
+        let error = wrong("tiny-stream", "[stream]", to);
+        assert!(words.iter().all(|word| error.contains(word)), "{to}: {error}");
+    }
+    let copy = util::copy_of("tiny-stream");
+    util::edit(&copy, "model.toml", "[stream]", "[stream]\ncontext_noise = 0.1");
+    util::edit(&copy, "model.toml", "\"FlowMatchEulerDiscreteScheduler\"", "\"EulerDiscreteScheduler\"");
+    util::edit(&copy, "model.toml", "shift = 1.0", "beta_end = 0.02");
+    let error = Package::open(copy.path()).expect_err("no share of noise").to_string();
+    assert!(error.contains("stream.context_noise") && error.contains("rectified flow"), "{error}");
+}
+
+#[test]
 fn segments_of_clips_are_whole_latent_frames_of_a_decoder_for_clips() {
     let decoder = "file = \"decoder.onnx\"\n";
     let (min, stride) = ("tile_sample_min_num_frames", "tile_sample_stride_num_frames");

@@ -381,6 +381,10 @@ pub struct StreamConfig {
     pub sink: usize,
     /// Of a scene's first chunk, how many latent frames are made before the others, which then are made to follow from them.
     pub first: Option<usize>,
+    /// The noise level, a share from 0 to below 1, at which later chunks see those before: what is wrong in these is then
+    /// less believed, so that a long video stays sound (`context_noise` of Self Forcing, arXiv:2506.08009).
+    #[serde(default)]
+    pub context_noise: f32,
 }
 
 impl Manifest {
@@ -439,6 +443,12 @@ impl Manifest {
             codec.iter().try_for_each(|codec| codec.check(table, self))?;
         }
         self.scheduler.validate().map_err(|e| format!("`scheduler`: {e}"))?;
+        if self.stream.is_some_and(|stream| stream.context_noise > 0.0) && !self.scheduler.is_flow() {
+            return Err(format!(
+                "`stream.context_noise` is a share of noise, which {} does not know; it is for models of rectified flow",
+                self.scheduler.name()
+            ));
+        }
         if self.stream.is_some() && self.scheduler.is_inverted() {
             return Err("`scheduler.invert_sigmas` is for models of clips; a causal one with [stream] looks back at clean chunks, \
                         which are at timestep 0"
@@ -541,6 +551,12 @@ impl StreamConfig {
         }
         if self.first.is_some_and(|first| first == 0 || first >= self.chunk) {
             return Err("`stream.first` must be above 0 and below `stream.chunk`".into());
+        }
+        if !(0.0..1.0).contains(&self.context_noise) {
+            return Err(format!(
+                "`stream.context_noise` is {}; it must be from 0 to below 1",
+                self.context_noise
+            ));
         }
         Ok(())
     }

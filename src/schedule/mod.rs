@@ -144,6 +144,11 @@ impl SchedulerConfig {
         }
     }
 
+    /// Returns how many timesteps the model was trained with: pure noise, of rectified flow, is at this one.
+    pub fn num_train_timesteps(&self) -> usize {
+        inner!(self, config => config.num_train_timesteps)
+    }
+
     /// Returns whether timesteps rise, a clean sample being at the highest (`invert_sigmas`).
     pub fn is_inverted(&self) -> bool {
         matches!(self, Self::FlowMatchEulerDiscreteScheduler(config) if config.invert_sigmas)
@@ -171,7 +176,7 @@ impl SchedulerConfig {
         self.validate()?;
         let most = match self.is_flow() {
             true => checks::MAX_INFERENCE_STEPS,
-            false => inner!(self, config => config.num_train_timesteps).min(checks::MAX_INFERENCE_STEPS),
+            false => self.num_train_timesteps().min(checks::MAX_INFERENCE_STEPS),
         };
         checks::require(
             (1..=most).contains(&num_inference_steps),
