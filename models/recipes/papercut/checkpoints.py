@@ -26,7 +26,7 @@ def load(path: pathlib.Path) -> dict:
 
 def fit(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
     """Loads what a narrower network knew: overlapping parts are copied, inputs it did not have start at zero, new outputs as made.
-    A `Memory` has its inputs twice, of two steps, each of which grows."""
+    A `Memory` has its inputs twice, of two steps, and what a decoder's `up1` and `up2` make are two steps: each of them grows."""
     own, memories = module.state_dict(), {f"{name}.a.weight".lstrip(".") for name, m in module.named_modules() if isinstance(m, Memory)}
     for name, old in state.items():
         new = own.get(name)
@@ -35,12 +35,14 @@ def fit(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
         if new.shape == old.shape:
             new.copy_(old)
             continue
-        if new.ndim > 1 and old.shape[1] < new.shape[1]:
-            new[:old.shape[0]] = 0
-        parts, axis = 2 if name in memories else 1, min(1, new.ndim - 1)
-        for into, of in zip(new.chunk(parts, axis), old.chunk(parts, axis)):
-            cut = tuple(slice(0, min(a, b)) for a, b in zip(into.shape, of.shape))
-            into[cut] = of[cut]
+        steps = 2 if {"up1", "up2"} & set(name.split(".")) else 1
+        for into, of in zip(new.chunk(steps), old.chunk(steps)):
+            if new.ndim > 1 and old.shape[1] < new.shape[1]:
+                into[:of.shape[0]] = 0
+            parts, axis = 2 if name in memories else 1, min(1, new.ndim - 1)
+            for into, of in zip(into.chunk(parts, axis), of.chunk(parts, axis)):
+                cut = tuple(slice(0, min(a, b)) for a, b in zip(into.shape, of.shape))
+                into[cut] = of[cut]
 
 
 def with_words(state: dict[str, torch.Tensor], known: list[str], made: dict[str, torch.Tensor], words: list[str]) -> dict[str, torch.Tensor]:

@@ -2,7 +2,8 @@
 
 Faults pile up as in a long video, and what follows on them must lead back to the truth (the idea of Self Forcing, arXiv:2506.08009).  That they stay
 with their clip, a network is told the truth through noise: what could not be told beforehand it then takes from there, what it was sure of it keeps.
-Sequences are gone through more than once, each time from what was wrong in the end, so that faults become as old as in a minute.
+Sequences are gone through more than once, in the same clips or in others, each time from what was wrong in the end, so that faults become as old as in a minute.
+As in a video, a chunk is looked at once more when the next is made, and its keys and values are kept from then on: what lies further back costs little.
 """
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ UNDERWAY = {"images": 1, "clips": 4, "sequences": 8}  # how many streams of a ki
 TRUE_PAST = .25  # how often the past stays the truth;
 AWAY = .6, 1.5  # else what was made is led away from it, as a multiple of where it is: more than 1, or faults that are just led back would grow in a long video
 WORST = 3.  # no further than this
-LAPS = 4  # how often a sequence is gone through, at most
+LAPS = 8  # how often faults go through a sequence, at most,
+OTHERS = .5  # and how often the next one is another
 NOISY_PAST = .1  # the most noise that drafts get used to in what they follow on
 
 
@@ -49,7 +51,8 @@ class Stream:
     def __init__(self, x0, subject, times, chunk, *prompt):
         """Latents [n, C, T, h, w], where subjects are [n, T, h, w], when the frames are [n, T], their chunks [T], and what is told of them."""
         self.x0, self.subject, self.times, self.chunk, self.prompt = x0, subject, times, chunk, prompt
-        self.lap, self.made, self.drafts = 1, x0.clone(), [torch.zeros_like(x0).transpose(1, 2).contiguous() for _ in range(2)]
+        self.lap, self.kept, self.past = 1, chunk.new_zeros(0), None
+        self.made, self.drafts = x0.clone(), [torch.zeros_like(x0).transpose(1, 2).contiguous() for _ in range(2)]
         one = lambda: torch.rand(len(x0), 1, 1, 1, 1, device=x0.device)
         self.away = (AWAY[0] + (AWAY[1] - AWAY[0]) * one()) * (one() >= TRUE_PAST)
         # What clips begin with is no scene's beginning, and behind a gap there is no draft: others follow on that.
@@ -65,6 +68,18 @@ class Stream:
         """The numbers of the frames that a call sees of the past."""
         frames = torch.arange(self.here.start, device=self.x0.device)
         return frames if len(frames) <= WINDOW else torch.cat([frames[:SINK], frames[SINK - WINDOW:]])
+
+    def sees(self, net: Transformer) -> torch.Tensor:
+        """The numbers of the frames of the window that a call has to look at itself; keys and values of the others are in `past`, [caches, n, P, N, d] each."""
+        window = self.window()
+        stay = torch.isin(self.kept, window)
+        self.kept, self.past = self.kept[stay], [x[:, :, stay] for x in self.past or [net.no_past(self.x0)] * 2]
+        return window[~torch.isin(window, self.kept)]
+
+    def keep(self, frames: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Takes keys and values of these frames, [caches, n, T, N, d], as those of the past."""
+        self.kept = torch.cat([self.kept, frames])
+        self.past = [torch.cat([old, new.detach().to(old.dtype)], 2) for old, new in zip(self.past, (keys, values))]
 
     def draft(self, net: Transformer, gist: torch.Tensor) -> list[torch.Tensor]:
         """The draft of the next chunk from prompts' gists [n, text]: mean and logarithm of the variance, [n, t, C, h, w].  It is kept, for those that
@@ -85,16 +100,23 @@ class Stream:
         self.made[:, :, here] = truth + (self.away * (clean.detach().float() - truth)).clamp(-WORST, WORST)
         self.ahead.popleft()
 
-    def again(self, laps: int) -> bool:
-        """Begins the clip anew, if it is long enough and that was not done as often: the chunk after its first frames has the faults of its last one."""
-        frames = len(self.chunk) // CHUNK * CHUNK
-        if frames < 4 * CHUNK or self.lap >= laps:
-            return False
-        first, last = slice(SINK, SINK + CHUNK), slice(frames - CHUNK, frames)
-        self.lap += 1
-        self.made[:, :, first] = self.x0[:, :, first] + (self.made - self.x0)[:, :, last]
-        self.ahead.extend(self.chunk[self.chunk > self.chunk[first.stop - 1]].unique().tolist())
-        return True
+    @property
+    def ends(self) -> bool:
+        """Whether nothing follows on the next chunk."""
+        return len(self.ahead) == 1 and len(self.chunk) < 4 * CHUNK
+
+    @property
+    def faults(self) -> torch.Tensor:
+        """What is wrong in the last whole chunk, [n, C, CHUNK, h, w]."""
+        last = len(self.chunk) // CHUNK * CHUNK
+        return (self.made - self.x0)[:, :, last - CHUNK:last]
+
+    def again(self, faults: torch.Tensor, lap: int) -> None:
+        """Begins the clip anew, with these faults in the chunk after its first frames."""
+        first = slice(SINK, SINK + CHUNK)
+        self.made[:, :, first] = self.x0[:, :, first] + faults
+        self.lap, self.kept, self.past = lap, self.kept[:0], None
+        self.ahead = collections.deque(self.chunk[self.chunk > self.chunk[first.stop - 1]].unique().tolist())
 
 
 class Underway:
@@ -111,5 +133,10 @@ class Underway:
         return streams.popleft()
 
     def back(self, kind: str, stream: Stream) -> None:
-        if stream.ahead or stream.again(self.rng.randint(1, LAPS)):
+        if not stream.ahead and len(stream.chunk) >= 4 * CHUNK and stream.lap < self.rng.randint(1, LAPS):
+            faults, lap = stream.faults, stream.lap + 1
+            if self.rng.random() < OTHERS and (other := self.make(kind)).x0.shape == stream.x0.shape:
+                stream = other
+            stream.again(faults, lap)
+        if stream.ahead:
             self.streams[kind].append(stream)

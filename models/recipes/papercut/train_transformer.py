@@ -29,7 +29,8 @@ SUBJECT_WEIGHT = {"images": 5., "clips": 2., "sequences": 2.}  # what an error o
 STAY_WEIGHT = 2.  # what it counts that the text encoder makes something else of words it knew before
 LENGTHS = {"images": 1, "clips": 5, "sequences": 31}  # frames that a stream goes through
 DRAFT_CLIPS = 26  # of 256x160 a process and step while drafts are trained alone
-DRAFT_NOISE = .2, .85  # that drafts are told the truth through
+DRAFT_NOISE = .5, .9  # that drafts are told the truth through,
+NETWORK_NOISE = .6, 1.  # and the network: with less, what is wrong would be put right by that alone
 DRAFT_WEIGHT = .2  # what the draft's own error counts
 LEAST = .04  # at less noise than this a frame counts as clean: nothing is learned from it
 CHANGE_WEIGHT = 1.  # what the change of the error from frame to frame counts: what moves, and what flickers
@@ -258,13 +259,22 @@ def guided(run: Run, velocity, told, call, draft, like) -> torch.Tensor:
     return told.float()[:, None, None, None, None] * (1 - 1 / run.args.scale) * apart.float()
 
 
+def made(call, truth: torch.Tensor, embeds, mask, drafts) -> torch.Tensor:
+    """What the network makes of a chunk at once, told the truth [n, C, t, h, w] through so much noise that a video's own faults stay."""
+    n, _, t = truth.shape[:3]
+    sigma = (NETWORK_NOISE[0] + (NETWORK_NOISE[1] - NETWORK_NOISE[0]) * torch.rand(n, 1, device=truth.device)).expand(n, t)
+    s = sigma[:, None, :, None, None]
+    x = (1 - s) * truth + s * torch.randn_like(truth)
+    return x - s * call(x, sigma, embeds, mask, drafts)
+
+
 def train_network(run: Run, data: Latents) -> None:
     """Trains everything but what is frozen, for `args.minutes` of the curriculum."""
     args, net, device = run.args, run.net, run.device
     channel_weight = data.channel_weight.to(device)
     first, mean_loss = run.it, {}
     start = last = time.time()
-    clips = {"images": args.frames, "clips": max(1, args.frames // 4), "sequences": max(1, args.frames // 10)}
+    clips = {"images": args.frames, "clips": max(1, args.frames // 4), "sequences": max(1, args.frames // 4)}
     underway = run.underway(data, clips, random.Random(f"network {run.it} {run.rank}"))
     while parallel.agree((spent := time.time() - start) < args.minutes * 60):
         progress = args.begin + (args.end - args.begin) * min(1., spent / (args.minutes * 60))
@@ -274,30 +284,32 @@ def train_network(run: Run, data: Latents) -> None:
         stream = underway.next(kind)
         ids, said_mask, wanted = stream.prompt
         here = stream.here
-        window = stream.window()
-        frames = torch.cat([window, torch.arange(here.start, here.stop, device=device)])
-        past, fresh = len(window), slice(len(window), None)
+        anew = stream.sees(net)
+        frames, fresh = torch.cat([anew, torch.arange(here.start, here.stop, device=device)]), slice(len(anew), None)
         truth, subject, chunk, times = stream.x0[:, :, here], stream.subject[:, here], stream.chunk[frames], stream.times[:, frames]
-        seen = torch.cat([stream.made[:, :, window], truth], 2)
-        sigma, noise, empty = noise_levels(len(seen), past, here.stop - here.start, args.shift).to(device), torch.randn_like(seen), net.no_past(seen)
+        seen = torch.cat([stream.made[:, :, anew], truth], 2)
+        sigma, noise = noise_levels(len(seen), len(anew), here.stop - here.start, args.shift).to(device), torch.randn_like(seen)
         s = sigma[:, None, :, None, None]
         x = (1 - s) * seen + s * noise
         bake = parallel.agree(progress >= args.bake)
         with parallel.autocast():
             embeds, mask = run.text(ids, said_mask)
             draft = stream.draft(net, embeds[:, 0])
-            call = lambda embeds, mask, draft: net(x, 1000 * sigma, embeds, mask, empty, empty, chunk, draft, times)[0][:, :, fresh]
             drafts = [y[:, frames] for y in stream.drafts]  # without a gradient: a draft learns from its own error alone
-            v = call(embeds, mask, drafts)
-            target = noise[:, :, fresh] - truth
-            if bake:
-                with torch.no_grad():
-                    target = target + guided(run, v, said_mask.sum(1) > 1, call, drafts if past else None, x)
+            v, keys, values = net(x, 1000 * sigma, embeds, mask, *stream.past, chunk, drafts, times)
+            stream.keep(anew, keys[:, :, :len(anew)], values[:, :, :len(anew)])
+            v, noise, sigma, drafts = v[:, :, fresh], noise[:, :, fresh], sigma[:, fresh], [y[:, fresh] for y in drafts]
+            call = lambda x, sigma, embeds, mask, draft: net(x, 1000 * sigma, embeds, mask, *stream.past, draft=draft, times=times[:, fresh])[0]
+            target = noise - truth
+            with torch.no_grad():
+                if bake:
+                    apart = lambda embeds, mask, draft: call(x[:, :, fresh], sigma, embeds, mask, draft)
+                    target = target + guided(run, v, said_mask.sum(1) > 1, apart, drafts if here.start else None, truth)
+                stream.take(truth if stream.ends else made(call, truth, embeds, mask, drafts))
             told_loss, right = run.text.attribute_loss(embeds, wanted)
-        stream.take(x[:, :, fresh] - s[:, :, fresh] * v)
         underway.back(kind, stream)
-        weight = (sigma[:, fresh] > LEAST).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT[kind] * subject[:, None])
-        error, change = weighted_errors((v.float() - target) * channel_weight[:, None].sqrt(), weight, sigma[:, fresh])
+        weight = (sigma > LEAST).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT[kind] * subject[:, None])
+        error, change = weighted_errors((v.float() - target) * channel_weight[:, None].sqrt(), weight, sigma)
         guessing = draft_loss(draft, truth, subject, SUBJECT_WEIGHT[kind], channel_weight)[0]  # without a gradient where it is frozen
         loss = error + CHANGE_WEIGHT * change + .1 * told_loss + DRAFT_WEIGHT * guessing
         run.update(loss, min(1., (run.it - first + 1) / 40, max(.03, (1 - progress) / .35)))

@@ -105,7 +105,7 @@ def train(rank: int, workers: int, args) -> None:
         it = state["it"]
     elif args.source:
         with torch.no_grad():
-            fit(vae, load(args.source)["average"])
+            fit(vae, (state := load(args.source))["average"])
     if args.freeze_encoder:
         vae.encoder.requires_grad_(False)
     if args.freeze_encoder or args.stay:
@@ -150,7 +150,7 @@ def train(rank: int, workers: int, args) -> None:
         full = F.pixel_shuffle(d, 4)
         edges = (full[..., 1:] - full[..., :-1]).abs().mean() + (full[..., 1:, :] - full[..., :-1, :]).abs().mean()
         mse = d.square().mean()
-        loss = d.abs().mean() + edges + args.flicker * flicker + 12 * mse + .01 * (z.float().square().mean() - 1).clamp(min=0)
+        loss = d.abs().mean() + edges + args.flicker * flicker + 24 * mse + .01 * (z.float().square().mean() - 1).clamp(min=0)
         strayed = ((z - was) / spread).square().mean() if args.stay else torch.zeros(())
         loss = loss + args.stay * strayed
         opt.zero_grad(set_to_none=True)

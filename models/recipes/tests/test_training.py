@@ -1,4 +1,5 @@
 """What training rests on: steps of clips, noise levels, the cached past, checkpoints on their way."""
+import collections
 import pathlib
 import pickle
 import random
@@ -13,12 +14,12 @@ from papercut import checkpoints, pieces
 from papercut.data import FAR, LEAD, OPENING, Job, render_job, decoder_target, encoder_input, prefetch, to_steps
 from papercut.imagine import imagine
 from papercut.latents import Latents
-from papercut.streams import WINDOW, WORST, Stream, behind_gap, chunks_of
+from papercut.streams import LAPS, WINDOW, WORST, Stream, Underway, behind_gap, chunks_of
 from papercut.text_encoder import TextEncoder
 from papercut.train_transformer import draft_loss, likely, noise_levels, weighted_errors
 from papercut.train_vae import held_out, imagined_batch
 from papercut.transformer import CHUNK, SINK, Transformer, clock
-from papercut.vae import LATENT_RATE, VAE, Memory
+from papercut.vae import Decoder, LATENT_RATE, VAE, Memory
 from papercut.world import Scene
 
 
@@ -313,10 +314,50 @@ class Drafts(unittest.TestCase):
                 ways.append(stream.here.start)
                 stream.take(torch.full((1, 4, CHUNK, 6, 8), fault))
             self.assertEqual(ways, [3, 6, 9, 12] if fault == 1 else [6, 9, 12])
-            self.assertTrue(stream.again(3))
+            stream.again(stream.faults, stream.lap + 1)
             self.assertTrue((stream.made[:, :, 3:6] == fault).all())
-        stream.ahead.clear()
-        self.assertFalse(stream.again(3))
+
+    def test_faults_go_on_in_other_clips_until_they_are_old(self):
+        made = []
+
+        def make(kind):
+            x0 = torch.full((1, 4, 12, 6, 8), float(len(made)))
+            made.append(Stream(x0, torch.zeros(1, 12, 6, 8), torch.arange(12)[None], torch.arange(12) // CHUNK))
+            made[-1].away[:] = 1
+            return made[-1]
+
+        underway, laps = Underway(make, random.Random(0)), collections.Counter()
+        for _ in range(400):
+            stream = underway.next("images")
+            laps[stream.lap] += 1
+            if stream.lap > 1:
+                self.assertTrue(((stream.made - stream.x0)[:, :, 3:6] == .5).all())
+            stream.take(stream.x0[:, :, stream.here] + .5)
+            underway.back("images", stream)
+        self.assertGreater(laps[2], laps[4])
+        self.assertLessEqual(max(laps), LAPS)
+        self.assertTrue(10 < len(made) < sum(laps.values()) // 3)
+
+    def test_keys_of_the_past_are_those_of_one_look_at_all_of_it(self):
+        """A network that goes through a stream looks at every frame once, and sees what it would see of all at once."""
+        net, stream, prompt = self.net, self.stream(torch.arange(7).expand(2, -1)), self.gist.repeat(8, 1)[:, None]
+        stream.away[:] = 0
+        looked, mask, empty = [], torch.ones(16, 1), torch.zeros(net.n_caches, 16, 0, 12, net.d)
+        call = lambda frames, past, draft: net(stream.x0[:, :, frames], torch.zeros(16, len(frames)), prompt, mask, *past, stream.chunk[frames], draft, stream.times[:, frames])
+        with torch.no_grad():
+            while stream.ahead:
+                here, anew = stream.here, stream.sees(net)
+                frames = torch.cat([anew, torch.arange(here.start, here.stop)])
+                stream.draft(net, prompt[:, 0])
+                v, keys, values = call(frames, stream.past, [y[:, frames] for y in stream.drafts])
+                stream.keep(anew, keys[:, :, :len(anew)], values[:, :, :len(anew)])
+                looked.append(anew.tolist())
+                stream.take(stream.x0[:, :, here])
+            whole = call(torch.arange(7), [empty, empty], stream.drafts)[0]
+        self.assertEqual(looked, [[0], [1, 2], [3, 4, 5]])
+        torch.testing.assert_close(v[:, :, 3:], whole[:, :, 6:], atol=1e-3, rtol=1e-3)
+        stream.again(stream.faults, 2)
+        self.assertEqual(stream.sees(net).tolist(), [0, 1, 2, 3, 4, 5])
 
     def test_what_is_told_through_noise_lies_between_a_draft_and_the_truth(self):
         torch.manual_seed(1)
@@ -412,6 +453,12 @@ class Checkpoints(unittest.TestCase):
         with torch.no_grad():
             checkpoints.fit(new, old.state_dict())
             torch.testing.assert_close(new(F.pad(x, (0, 0, 0, 0, 0, 2)), 3)[:, :4], old(x, 3))
+
+    def test_a_wider_decoder_does_what_the_narrower_one_did(self):
+        old, new, z = restless(Decoder(16, 24, 8)), Decoder(24, 32, 12), torch.randn(3, 24, 4, 5)
+        with torch.no_grad():
+            checkpoints.fit(new, old.state_dict())
+            torch.testing.assert_close(new(z, 3)[0], old(z, 3)[0], atol=1e-4, rtol=1e-3)
 
     def test_words_keep_their_meaning_when_others_are_added(self):
         known, words = ["[PAD]", "cat", "dog"], ["[PAD]", "car", "cat", "dog"]
