@@ -479,7 +479,8 @@ impl Diffuser {
         }
         if let Some(stream) = stream {
             // One more pass over the clean latents, or nearly, gives the keys and values that later chunks look back at.
-            let level = stream.context_noise;
+            let begins = self.caches[0].frames() < stream.sink;
+            let level = if begins { 0.0 } else { stream.context_noise };
             let context = latents.f32_mut()?;
             context.copy_from_slice(&sample);
             if level > 0.0 {
@@ -757,6 +758,11 @@ struct Cache {
 }
 
 impl Cache {
+    /// Returns how many past frames it holds.
+    fn frames(&self) -> usize {
+        self.past.values().next().map_or(0, |past| past.shape()[2])
+    }
+
     /// Returns what `graph` is fed in a scene's first chunk: no past frames.
     fn empty_for(&self, graph: &Graph, tokens: usize) -> Result<Tensors> {
         let inputs = graph.signature().inputs.iter().filter(|i| present_of(&i.name).is_some());

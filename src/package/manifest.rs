@@ -381,8 +381,9 @@ pub struct StreamConfig {
     pub sink: usize,
     /// Of a scene's first chunk, how many latent frames are made before the others, which then are made to follow from them.
     pub first: Option<usize>,
-    /// The noise level, a share from 0 to below 1, at which later chunks see those before: what is wrong in these is then
-    /// less believed, so that a long video stays sound (`context_noise` of Self Forcing, arXiv:2506.08009).
+    /// The noise level, a share from 0 to below 1, at which later chunks see those before, but for the scene's first `sink`
+    /// frames: what is wrong is then less believed, so that a long video stays sound (`context_noise` of Self Forcing,
+    /// arXiv:2506.08009).
     #[serde(default)]
     pub context_noise: f32,
 }

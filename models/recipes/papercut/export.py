@@ -19,7 +19,7 @@ from .data import add_work
 from .graphs import DecoderGraph, EncoderGraph, TextGraph
 from .host import Package
 from .onnx_files import WeightFile, halve
-from .streams import WINDOW
+from .streams import CONTEXT_NOISE, WINDOW
 from .tokenizer import make_tokenizer, make_words
 from .transformer import CHUNK, SINK, Transformer
 from .vae import LATENT_CHANNELS
@@ -138,6 +138,7 @@ chunk = {CHUNK}
 window = {WINDOW}
 sink = {SINK}
 first = 1
+context_noise = {CONTEXT_NOISE}
 '''
 
 

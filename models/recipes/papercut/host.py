@@ -73,7 +73,7 @@ class Package:
                 # Adams-Bashforth of second order (`solver_order = 2`), once a velocity before this one is known; Euler otherwise.
                 further = (b - a) / (2 * before[0]) * (v - before[1]) if before and self.config["scheduler"].get("solver_order", 1) == 2 else 0
                 x, before = x + (b - a) * free[:, None, None] * (v + further), (b - a, v)
-            level, seen = stream.get("context_noise", 0.), x
+            level, seen = stream.get("context_noise", 0.) * (first >= stream["sink"]), x
             if level:
                 seen = (1 - level) * x + level * rng.standard_normal(x.shape, np.float32)
             for i, p in enumerate(prompts):

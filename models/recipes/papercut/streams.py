@@ -18,11 +18,12 @@ from .transformer import CHUNK, SINK, Transformer
 WINDOW = 12  # frames that a call sees of the past: a video's first SINK and the last ones
 UNDERWAY = {"images": 1, "clips": 4, "sequences": 8}  # how many streams of a kind are on their way at once, so that steps that follow on each other show other scenes
 TRUE_PAST = .25  # how often the past stays the truth;
-AWAY = .6, 1.5  # else what was made is led away from it, as a multiple of where it is: more than 1, or faults that are just led back would grow in a long video
+AWAY = .7, 1.2  # else what was made is led away from it, as a multiple of where it is: more than 1, or faults that are just led back would grow in a long video; with 1.5 nothing of the picture is left
 WORST = 3.  # no further than this
 LAPS = 8  # how often faults go through a sequence, at most,
 OTHERS = .5  # and how often the next one is another
-NOISY_PAST = .1  # the most noise that drafts get used to in what they follow on
+NOISY_PAST = .15  # the most noise that networks get used to in what they follow on, in most of the clips
+CONTEXT_NOISE = .07  # of it, what a video sees its past through: what is wrong there is less believed then, but with more what moves fast dissolves
 
 
 def chunks_of(frames: int, rng: random.Random) -> torch.Tensor:
@@ -39,9 +40,14 @@ def behind_gap(chunk: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
     return (chunk == first.max()) & (chunk > 0)
 
 
+def past_noise(n: int, device: torch.device) -> torch.Tensor:
+    """[n, 1]: noise levels of what is followed on, from 0 to NOISY_PAST."""
+    return NOISY_PAST * torch.rand(n, 1, device=device) * (torch.rand(n, 1, device=device) < .7)
+
+
 def a_little_noisy(x0: torch.Tensor) -> torch.Tensor:
     """Frames [n, C, T, h, w] that drafts follow on, with up to NOISY_PAST of noise in most of the clips."""
-    level = (NOISY_PAST * torch.rand(len(x0), device=x0.device) * (torch.rand(len(x0), device=x0.device) < .6))[:, None, None, None, None]
+    level = past_noise(len(x0), x0.device)[:, None, None, None]
     return (1 - level) * x0 + level * torch.randn_like(x0)
 
 

@@ -19,7 +19,7 @@ from .checkpoints import load, save, with_words
 from .data import add_work
 from .latents import KINDS, Latents, movement
 from .optim import MuonAdam
-from .streams import Stream, Underway, chunks_of
+from .streams import Stream, Underway, chunks_of, past_noise
 from .text_encoder import TextEncoder, targets
 from .tokenizer import make_tokenizer, pad_batch, words_of
 from .transformer import Transformer
@@ -44,8 +44,7 @@ def noise_levels(n: int, past: int, frames: int, shift: float) -> torch.Tensor:
     s = torch.where(torch.rand(n, 1) < .1, 1., s)
     some = (torch.rand(n, 1) < .25) & (torch.rand(n, frames) < torch.rand(n, 1))
     some[torch.arange(n), torch.randint(frames, (n,))] = False
-    before = torch.where(torch.rand(n, 1) < .5, 0., .1 * torch.rand(n, 1))
-    return torch.cat([before.expand(-1, past), torch.where(some, 0., s)], 1)
+    return torch.cat([past_noise(n, s.device).expand(-1, past), torch.where(some, 0., s)], 1)
 
 
 def weighted_errors(error: torch.Tensor, weight: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -63,6 +63,12 @@ def imagined_batch(pool: np.ndarray, faults: np.ndarray, rng, size: int) -> tupl
     return torch.from_numpy(np.stack(clips)), torch.from_numpy(np.concatenate(z).astype(np.float32))
 
 
+def cut(values: torch.Tensor, at: int) -> torch.Tensor:
+    """Clips [n, T, ...] of which each begins with the steps before `at` of another: with given frames that do not fit, a decoder has to show
+    what it is given, whatever came before."""
+    return torch.cat([values[:, :at].roll(1, 0), values[:, at:]], 1)
+
+
 def main() -> None:
     gpu = parallel.device().type == "cuda"
     parser = argparse.ArgumentParser(description=__doc__)
@@ -141,8 +147,12 @@ def train(rank: int, workers: int, args) -> None:
             z = vae.encoder(encoder_input(steps), t)[0]
             with torch.no_grad():
                 was = before(encoder_input(steps), t)[0] if args.stay else z
+            shown = z
+            if it % 8 == 2:
+                at = int(rng.integers(1, t))
+                shown, steps = cut(z.view(b, t, *z.shape[1:]), at).flatten(0, 1), cut(steps, at)
             # From faults the decoder learns alone: an encoder would make its latents so large that they look small.
-            r, _ = vae.decoder(z + args.noise * torch.randn_like(z) * spread if faults is None else z.detach() + faults.to(device), t)
+            r, _ = vae.decoder(shown + args.noise * torch.randn_like(z) * spread if faults is None else z.detach() + faults.to(device), t)
         d = r.float() - decoder_target(steps)
         d = d.view(b, t * 4, *d.shape[1:])[:, 3:]  # the first frame's three copies do not count
         flicker = (d[:, 1:] - d[:, :-1]).abs().mean()
