@@ -95,6 +95,14 @@ mod guidance {
 mod a_chunk {
     use super::*;
 
+    /// A model whose `[stream]` has one more line, and the package's folder.
+    fn model_whose_stream_says(line: &str) -> (tempfile::TempDir, Arc<Model>) {
+        let copy = util::copy_of("tiny-stream");
+        util::edit(&copy, "model.toml", "[stream]", &format!("[stream]\n{line}"));
+        let package = Package::open(copy.path()).expect("a valid package");
+        (copy, Arc::new(Model::new(Arc::new(package), RuntimeOptions::default())))
+    }
+
     #[test]
     fn says_what_the_prompt_says_in_both_languages() {
         let model = model("tiny-stream");
@@ -116,10 +124,7 @@ mod a_chunk {
 
     #[test]
     fn follows_from_a_scene_s_first_frames_where_the_package_wants_these_first() {
-        let copy = util::copy_of("tiny-stream");
-        util::edit(&copy, "model.toml", "[stream]", "[stream]\nfirst = 1");
-        let package = Package::open(copy.path()).expect("a valid package");
-        let wants = Arc::new(Model::new(Arc::new(package), RuntimeOptions::default()));
+        let (_folder, wants) = model_whose_stream_says("first = 1");
         let plain = model("tiny-stream");
         let red = embeds(&plain, "red");
         let (mut made, mut by_hand) = (diffuser(&wants, |_| ()), diffuser(&plain, |_| ()));
@@ -139,10 +144,7 @@ mod a_chunk {
 
     #[test]
     fn is_seen_through_noise_by_later_ones_where_the_package_wants_that() {
-        let copy = util::copy_of("tiny-stream");
-        util::edit(&copy, "model.toml", "[stream]", "[stream]\ncontext_noise = 0.25");
-        let package = Package::open(copy.path()).expect("a valid package");
-        let wants = Arc::new(Model::new(Arc::new(package), RuntimeOptions::default()));
+        let (_folder, wants) = model_whose_stream_says("context_noise = 0.25");
         let run = |model: &Arc<Model>| {
             let (mut diffuser, red) = (diffuser(model, |_| ()), embeds(model, "red"));
             [0; 3].map(|_| chunk(&mut diffuser, &red, 2))
