@@ -432,28 +432,22 @@ impl Manifest {
             return Err(format!("`parameters.{name}` is {value}, and must be a finite number"));
         }
         self.defaults.check()?;
+        for (table, codec) in [("decoder", &self.decoder), ("encoder", &self.encoder)] {
+            codec.iter().try_for_each(|codec| codec.check(table, self))?;
+        }
+        self.scheduler.validate().map_err(|e| format!("`scheduler`: {e}"))?;
         if let Some(stream) = &self.stream {
-            stream.check()?;
+            stream.check(&self.scheduler)?;
             if self.conditioner.is_some() {
                 return Err("`conditioner` is for models of clips; a causal one with [stream] takes images as a video prompt, \
                             by its [encoder]"
                     .into());
             }
-        }
-        for (table, codec) in [("decoder", &self.decoder), ("encoder", &self.encoder)] {
-            codec.iter().try_for_each(|codec| codec.check(table, self))?;
-        }
-        self.scheduler.validate().map_err(|e| format!("`scheduler`: {e}"))?;
-        if self.stream.is_some_and(|stream| stream.context_noise > 0.0) && !self.scheduler.is_flow() {
-            return Err(format!(
-                "`stream.context_noise` is a share of noise, which {} does not know; it is for models of rectified flow",
-                self.scheduler.name()
-            ));
-        }
-        if self.stream.is_some() && self.scheduler.is_inverted() {
-            return Err("`scheduler.invert_sigmas` is for models of clips; a causal one with [stream] looks back at clean chunks, \
-                        which are at timestep 0"
-                .into());
+            if self.scheduler.is_inverted() {
+                return Err("`scheduler.invert_sigmas` is for models of clips; a causal one with [stream] looks back at clean chunks, \
+                            which are at timestep 0"
+                    .into());
+            }
         }
         Ok(())
     }
@@ -546,7 +540,7 @@ impl Defaults {
 }
 
 impl StreamConfig {
-    fn check(&self) -> Result<(), String> {
+    fn check(&self, scheduler: &SchedulerConfig) -> Result<(), String> {
         if self.chunk == 0 || self.window < self.chunk || self.sink >= self.window {
             return Err("`stream` must hold 0 < chunk <= window and sink < window".into());
         }
@@ -557,6 +551,12 @@ impl StreamConfig {
             return Err(format!(
                 "`stream.context_noise` is {}; it must be from 0 to below 1",
                 self.context_noise
+            ));
+        }
+        if self.context_noise > 0.0 && !scheduler.is_flow() {
+            return Err(format!(
+                "`stream.context_noise` is a share of noise, which {} does not know; it is for models of rectified flow",
+                scheduler.name()
             ));
         }
         Ok(())

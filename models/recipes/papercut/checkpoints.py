@@ -9,7 +9,7 @@ import torch
 from .text_encoder import TextEncoder
 from .tokenizer import make_tokenizer, words_of
 from .transformer import Transformer
-from .vae import VAE, Memory
+from .vae import VAE, Memory, TwoSteps
 
 
 def save(path: pathlib.Path, **state) -> None:
@@ -26,23 +26,20 @@ def load(path: pathlib.Path) -> dict:
 
 def fit(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
     """Loads what a narrower network knew: overlapping parts are copied, inputs it did not have start at zero, new outputs as made.
-    A `Memory` has its inputs twice, of two steps, and what a decoder's `up1` and `up2` make are two steps: each of them grows."""
-    own, memories = module.state_dict(), {f"{name}.a.weight".lstrip(".") for name, m in module.named_modules() if isinstance(m, Memory)}
+    A `Memory` has its inputs twice, of two steps, and `TwoSteps` its outputs: each half grows."""
+    own, modules = module.state_dict(), list(module.named_modules())
+    inputs_twice = {f"{name}.a.weight".lstrip(".") for name, m in modules if isinstance(m, Memory)}
+    outputs_twice = {f"{name}.{part}" for name, m in modules if isinstance(m, TwoSteps) for part in ("weight", "bias")}
     for name, old in state.items():
         new = own.get(name)
         if new is None or new.ndim != old.ndim:
             continue
-        if new.shape == old.shape:
-            new.copy_(old)
-            continue
-        steps = 2 if {"up1", "up2"} & set(name.split(".")) else 1
-        for into, of in zip(new.chunk(steps), old.chunk(steps)):
-            if new.ndim > 1 and old.shape[1] < new.shape[1]:
+        halves = lambda x: [part for half in x.chunk(1 + (name in outputs_twice)) for part in half.chunk(1 + (name in inputs_twice), min(1, x.ndim - 1))]
+        for into, of in zip(halves(new), halves(old)):
+            if new.ndim > 1 and of.shape[1] < into.shape[1]:
                 into[:of.shape[0]] = 0
-            parts, axis = 2 if name in memories else 1, min(1, new.ndim - 1)
-            for into, of in zip(into.chunk(parts, axis), of.chunk(parts, axis)):
-                cut = tuple(slice(0, min(a, b)) for a, b in zip(into.shape, of.shape))
-                into[cut] = of[cut]
+            cut = tuple(slice(0, min(a, b)) for a, b in zip(into.shape, of.shape))
+            into[cut] = of[cut]
 
 
 def with_words(state: dict[str, torch.Tensor], known: list[str], made: dict[str, torch.Tensor], words: list[str]) -> dict[str, torch.Tensor]:

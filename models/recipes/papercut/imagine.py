@@ -18,7 +18,7 @@ import torch
 from . import parallel
 from .checkpoints import load_networks, load_vae
 from .data import add_work, encoder_input, faults_path, to_steps
-from .streams import a_little_noisy
+from .streams import a_little_noisy, noised, uniform
 from .tokenizer import make_tokenizer
 from .train_transformer import captions_of, tokens
 from .transformer import CHUNK
@@ -32,12 +32,10 @@ def imagine(net, x0: torch.Tensor, embeds, mask, chunk: torch.Tensor, times: tor
     n, _, frames = x0.shape[:3]
     out, past = torch.empty_like(x0), net.no_past(x0)
     draft = net.drafts_of_chunks(a_little_noisy(x0), embeds[:, 0], chunk, times)
-    low, high = LEVELS
     for number in range(int(chunk[-1]) + 1):
         here = (chunk == number).to(x0.device)  # bool [T]
-        sigma = (low + (high - low) * torch.rand(n, 1, device=x0.device)) * here
-        s = sigma[:, None, :, None, None]
-        x = (1 - s) * x0 + s * torch.randn_like(x0)
+        s = uniform(LEVELS, n, x0.device) * here[:, None, None]
+        sigma, x = s.flatten(1), noised(x0, s)
         v = net(x, 1000 * sigma, embeds, mask, past, past, chunk, draft, times)[0]
         out[:, :, here] = (x - s * v)[:, :, here]
     return out

@@ -40,6 +40,16 @@ def behind_gap(chunk: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
     return (chunk == first.max()) & (chunk > 0)
 
 
+def uniform(span: tuple[float, float], n: int, device: torch.device) -> torch.Tensor:
+    """[n, 1, 1, 1, 1]: a number of this span for each clip."""
+    return span[0] + (span[1] - span[0]) * torch.rand(n, 1, 1, 1, 1, device=device)
+
+
+def noised(x0: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """x0 at noise levels sigma."""
+    return (1 - sigma) * x0 + sigma * torch.randn_like(x0)
+
+
 def past_noise(n: int, device: torch.device) -> torch.Tensor:
     """[n, 1]: noise levels of what is followed on, from 0 to NOISY_PAST."""
     return NOISY_PAST * torch.rand(n, 1, device=device) * (torch.rand(n, 1, device=device) < .7)
@@ -47,8 +57,7 @@ def past_noise(n: int, device: torch.device) -> torch.Tensor:
 
 def a_little_noisy(x0: torch.Tensor) -> torch.Tensor:
     """Frames [n, C, T, h, w] that drafts follow on, with up to NOISY_PAST of noise in most of the clips."""
-    level = past_noise(len(x0), x0.device)[:, None, None, None]
-    return (1 - level) * x0 + level * torch.randn_like(x0)
+    return noised(x0, past_noise(len(x0), x0.device)[:, None, None, None])
 
 
 class Stream:
@@ -59,8 +68,7 @@ class Stream:
         self.x0, self.subject, self.times, self.chunk, self.prompt = x0, subject, times, chunk, prompt
         self.lap, self.kept, self.past = 1, chunk.new_zeros(0), None
         self.made, self.drafts = x0.clone(), [torch.zeros_like(x0).transpose(1, 2).contiguous() for _ in range(2)]
-        one = lambda: torch.rand(len(x0), 1, 1, 1, 1, device=x0.device)
-        self.away = (AWAY[0] + (AWAY[1] - AWAY[0]) * one()) * (one() >= TRUE_PAST)
+        self.away = uniform(AWAY, len(x0), x0.device) * (uniform((0, 1), len(x0), x0.device) >= TRUE_PAST)
         # What clips begin with is no scene's beginning, and behind a gap there is no draft: others follow on that.
         ahead = ((chunk > 0) | (not int(chunk[-1]))) & ~behind_gap(chunk, times)
         self.ahead = collections.deque(chunk[ahead].unique().tolist())
@@ -107,9 +115,14 @@ class Stream:
         self.ahead.popleft()
 
     @property
+    def long(self) -> bool:
+        """Whether there is enough to be gone through once more after the first frames and a chunk of faults."""
+        return len(self.chunk) >= 4 * CHUNK
+
+    @property
     def ends(self) -> bool:
         """Whether nothing follows on the next chunk."""
-        return len(self.ahead) == 1 and len(self.chunk) < 4 * CHUNK
+        return len(self.ahead) == 1 and not self.long
 
     @property
     def faults(self) -> torch.Tensor:
@@ -139,7 +152,7 @@ class Underway:
         return streams.popleft()
 
     def back(self, kind: str, stream: Stream) -> None:
-        if not stream.ahead and len(stream.chunk) >= 4 * CHUNK and stream.lap < self.rng.randint(1, LAPS):
+        if not stream.ahead and stream.long and stream.lap < self.rng.randint(1, LAPS):
             faults, lap = stream.faults, stream.lap + 1
             if self.rng.random() < OTHERS and (other := self.make(kind)).x0.shape == stream.x0.shape:
                 stream = other

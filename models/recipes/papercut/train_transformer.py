@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import random
 import time
 
@@ -19,7 +20,7 @@ from .checkpoints import load, save, with_words
 from .data import add_work
 from .latents import KINDS, Latents, movement
 from .optim import MuonAdam
-from .streams import Stream, Underway, chunks_of, past_noise
+from .streams import Stream, Underway, chunks_of, noised, past_noise, uniform
 from .text_encoder import TextEncoder, targets
 from .tokenizer import make_tokenizer, pad_batch, words_of
 from .transformer import Transformer
@@ -215,10 +216,10 @@ def train_captions(run: Run) -> None:
 def likely(draft, truth: torch.Tensor) -> torch.Tensor:
     """What a draft makes of a chunk if it is told the truth [n, C, t, h, w] through noise: the two together, as Gaussians, more or less at random."""
     mean, variance = (x.detach().transpose(1, 2).float() for x in (draft[0], draft[1].exp()))
-    one = lambda: torch.rand(len(truth), 1, 1, 1, 1, device=truth.device)
-    s = DRAFT_NOISE[0] + (DRAFT_NOISE[1] - DRAFT_NOISE[0]) * one()
-    noisy, total = (1 - s) * truth + s * torch.randn_like(truth), (1 - s).square() * variance + s.square()
-    return mean + (1 - s) * variance / total * (noisy - (1 - s) * mean) + one() * s * (variance / total).sqrt() * torch.randn_like(truth)
+    n, device = len(truth), truth.device
+    s = uniform(DRAFT_NOISE, n, device)
+    noisy, total = noised(truth, s), (1 - s).square() * variance + s.square()
+    return mean + (1 - s) * variance / total * (noisy - (1 - s) * mean) + uniform((0, 1), n, device) * s * (variance / total).sqrt() * torch.randn_like(truth)
 
 
 def train_drafts(run: Run, data: Latents) -> None:
@@ -260,11 +261,9 @@ def guided(run: Run, velocity, told, call, draft, like) -> torch.Tensor:
 
 def made(call, truth: torch.Tensor, embeds, mask, drafts) -> torch.Tensor:
     """What the network makes of a chunk at once, told the truth [n, C, t, h, w] through so much noise that a video's own faults stay."""
-    n, _, t = truth.shape[:3]
-    sigma = (NETWORK_NOISE[0] + (NETWORK_NOISE[1] - NETWORK_NOISE[0]) * torch.rand(n, 1, device=truth.device)).expand(n, t)
-    s = sigma[:, None, :, None, None]
-    x = (1 - s) * truth + s * torch.randn_like(truth)
-    return x - s * call(x, sigma, embeds, mask, drafts)
+    s = uniform(NETWORK_NOISE, len(truth), truth.device)
+    x = noised(truth, s)
+    return x - s * call(x, s.flatten(1).expand(-1, truth.shape[2]), embeds, mask, drafts)
 
 
 def train_network(run: Run, data: Latents) -> None:
@@ -273,7 +272,8 @@ def train_network(run: Run, data: Latents) -> None:
     channel_weight = data.channel_weight.to(device)
     first, mean_loss = run.it, {}
     start = last = time.time()
-    clips = {"images": args.frames, "clips": max(1, args.frames // 4), "sequences": max(1, args.frames // 4)}
+    few = max(1, args.frames // 4)
+    clips = {"images": args.frames, "clips": few, "sequences": few}
     underway = run.underway(data, clips, random.Random(f"network {run.it} {run.rank}"))
     while parallel.agree((spent := time.time() - start) < args.minutes * 60):
         progress = args.begin + (args.end - args.begin) * min(1., spent / (args.minutes * 60))
@@ -297,13 +297,12 @@ def train_network(run: Run, data: Latents) -> None:
             drafts = [y[:, frames] for y in stream.drafts]  # without a gradient: a draft learns from its own error alone
             v, keys, values = net(x, 1000 * sigma, embeds, mask, *stream.past, chunk, drafts, times)
             stream.keep(anew, keys[:, :, :len(anew)], values[:, :, :len(anew)])
-            v, noise, sigma, drafts = v[:, :, fresh], noise[:, :, fresh], sigma[:, fresh], [y[:, fresh] for y in drafts]
+            x, v, noise, sigma, drafts = x[:, :, fresh], v[:, :, fresh], noise[:, :, fresh], sigma[:, fresh], [y[:, fresh] for y in drafts]
             call = lambda x, sigma, embeds, mask, draft: net(x, 1000 * sigma, embeds, mask, *stream.past, draft=draft, times=times[:, fresh])[0]
             target = noise - truth
             with torch.no_grad():
                 if bake:
-                    apart = lambda embeds, mask, draft: call(x[:, :, fresh], sigma, embeds, mask, draft)
-                    target = target + guided(run, v, said_mask.sum(1) > 1, apart, drafts if here.start else None, truth)
+                    target = target + guided(run, v, said_mask.sum(1) > 1, functools.partial(call, x, sigma), drafts if here.start else None, truth)
                 stream.take(truth if stream.ends else made(call, truth, embeds, mask, drafts))
             told_loss, right = run.text.attribute_loss(embeds, wanted)
         underway.back(kind, stream)

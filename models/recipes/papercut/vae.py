@@ -52,6 +52,13 @@ class Memory(nn.Module):
         return x + self.c(act(self.a(torch.cat([x, before], 1))))
 
 
+class TwoSteps(nn.Conv2d):
+    """A pointwise convolution whose outputs are those of two steps, one after the other."""
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__(c_in, 2 * c_out, 1)
+
+
 def split_steps(x: torch.Tensor, parts: int) -> torch.Tensor:
     """[n, parts*c, h, w] -> [n*parts, c, h, w]: channels become time steps."""
     n, c, h, w = x.shape
@@ -88,9 +95,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.inp = nn.Conv2d(LATENT_CHANNELS, c2, 3, padding=1)
         self.coarse = nn.ModuleList([Block(c2), Memory(c2, 3), Block(c2), Block(c2)])
-        self.up1 = nn.Conv2d(c2, 2 * 4 * c1, 1)
+        self.up1 = TwoSteps(c2, 4 * c1)
         self.fine = nn.ModuleList([Block(c1), Memory(c1), Block(c1), Block(c1)])
-        self.up2 = nn.Conv2d(c1, 2 * 4 * c3, 1)
+        self.up2 = TwoSteps(c1, 4 * c3)
         self.edges = nn.Sequential(Block(c3), Block(c3))
         self.out = nn.Conv2d(c3, 48, 3, padding=1)
 
