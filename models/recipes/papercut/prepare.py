@@ -25,8 +25,8 @@ APART = "-apart"  # of whose clips the first three latent frames are the scene's
 # name: (share of all rendered frames, width, height, frames, latest start in seconds)
 POOLS = {
     "sequences": (.1, 256, 160, 57, 3.), "sequences-deep": (.1, 256, 160, 121, 0.), f"sequences{APART}": (.1, 256, 160, 57, 0.),
-    "sequences-square": (.02, 192, 192, 57, 3.), "sequences-tall": (.02, 160, 256, 57, 3.), "sequences-tall-large": (.01, 192, 320, 57, 3.),
-    "clips-wide": (.48, 256, 160, 17, 3.), "clips-square": (.05, 192, 192, 17, 3.), "clips-tall": (.04, 160, 256, 17, 3.), "clips-long": (.04, 320, 160, 17, 3.), "clips-tall-large": (.01, 192, 320, 17, 3.),
+    "sequences-square": (.04, 192, 192, 57, 3.), "sequences-tall": (.04, 160, 256, 57, 3.), "sequences-tall-large": (.02, 192, 320, 57, 3.), "sequences-long": (.02, 320, 160, 57, 3.),
+    "clips-wide": (.41, 256, 160, 17, 3.), "clips-square": (.05, 192, 192, 17, 3.), "clips-tall": (.04, 160, 256, 17, 3.), "clips-long": (.04, 320, 160, 17, 3.), "clips-tall-large": (.01, 192, 320, 17, 3.),
     "images-wide": (.15, 256, 160, 1, 0.), "images-square": (.02, 192, 192, 1, 0.), "images-tall": (.02, 160, 256, 1, 0.), "images-long": (.02, 320, 160, 1, 0.),
     "images-wide-large": (.015, 320, 192, 1, 0.), "images-square-large": (.01, 256, 256, 1, 0.),
     "images-tall-large": (.01, 192, 320, 1, 0.), "images-long-large": (.01, 384, 192, 1, 0.),

@@ -17,6 +17,7 @@ from .optim import MuonAdam
 from .vae import VAE
 
 CROP = 128
+STILL = .012  # less than this is no change: 1.5 of 255
 SIZES = {"wide": (256, 160), "square": (192, 192)}
 
 
@@ -69,6 +70,12 @@ def cut(values: torch.Tensor, at: int) -> torch.Tensor:
     return torch.cat([values[:, :at].roll(1, 0), values[:, at:]], 1)
 
 
+def flickers(error: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """How much an error [n, F, ...] changes from frame to frame, and how much of that where the wanted picture, in -1..1, stays as it is."""
+    change = error.diff(dim=1).abs()
+    return change.mean(), (change * (wanted.diff(dim=1).abs() < STILL)).mean()
+
+
 def main() -> None:
     gpu = parallel.device().type == "cuda"
     parser = argparse.ArgumentParser(description=__doc__)
@@ -81,6 +88,7 @@ def main() -> None:
     parser.add_argument("--stay", type=float, default=0., help="weight of how far latents go from where they were, in their standard deviations, so that a transformer that knows them can go on")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--flicker", type=float, default=2., help="weight of the change of the error from frame to frame")
+    parser.add_argument("--still", type=float, default=5., help="how many times more it counts where the picture stays as it is: nine tenths of it, where the least flicker shows")
     parser.add_argument("--noise", type=float, default=.05, help="noise on latents that the decoder learns to bear, as a share of their size")
     parser.add_argument("--processes", type=int, default=parallel.workers())
     parser.add_argument("--batch", type=int, default=48 if gpu else 2, help="clips of 13 frames a process and step (default: %(default)s)")
@@ -153,14 +161,15 @@ def train(rank: int, workers: int, args) -> None:
                 shown, steps = cut(z.view(b, t, *z.shape[1:]), at).flatten(0, 1), cut(steps, at)
             # From faults the decoder learns alone: an encoder would make its latents so large that they look small.
             r, _ = vae.decoder(shown + args.noise * torch.randn_like(z) * spread if faults is None else z.detach() + faults.to(device), t)
-        d = r.float() - decoder_target(steps)
-        d = d.view(b, t * 4, *d.shape[1:])[:, 3:]  # the first frame's three copies do not count
-        flicker = (d[:, 1:] - d[:, :-1]).abs().mean()
+        by_frame = lambda x: x.view(b, t * 4, *x.shape[1:])[:, 3:]  # the first frame's three copies do not count
+        wanted = decoder_target(steps)
+        d = by_frame(r.float() - wanted)
+        flicker, still = flickers(d, by_frame(wanted))
         d = d.flatten(0, 1)
         full = F.pixel_shuffle(d, 4)
         edges = (full[..., 1:] - full[..., :-1]).abs().mean() + (full[..., 1:, :] - full[..., :-1, :]).abs().mean()
         mse = d.square().mean()
-        loss = d.abs().mean() + edges + args.flicker * flicker + 24 * mse + .01 * (z.float().square().mean() - 1).clamp(min=0)
+        loss = d.abs().mean() + edges + args.flicker * (flicker + (args.still - 1) * still) + 24 * mse + .01 * (z.float().square().mean() - 1).clamp(min=0)
         strayed = ((z - was) / spread).square().mean() if args.stay else torch.zeros(())
         loss = loss + args.stay * strayed
         opt.zero_grad(set_to_none=True)
@@ -174,7 +183,7 @@ def train(rank: int, workers: int, args) -> None:
                 average[k].lerp_(v, max(.01, 1 / (it - first)))
         if it % 25 == 0:
             ema = mse.item() if ema is None else .8 * ema + .2 * mse.item()
-            say(f"{it} {spent:.0f}s loss {loss.item():.4f} flicker {flicker.item():.4f} train {10 * np.log10(4 / ema):.2f} dB latents {z.std().item():.2f} strayed {strayed.item() ** .5:.2f}")
+            say(f"{it} {spent:.0f}s loss {loss.item():.4f} flicker {flicker.item():.4f} where still {still.item():.4f} train {10 * np.log10(4 / ema):.2f} dB latents {z.std().item():.2f} strayed {strayed.item() ** .5:.2f}")
         if rank == 0 and time.time() - last > 150:
             last = time.time()
             judge(4)

@@ -17,9 +17,9 @@ from papercut.latents import Latents
 from papercut.streams import LAPS, NOISY_PAST, WINDOW, WORST, Stream, Underway, behind_gap, chunks_of
 from papercut.text_encoder import TextEncoder
 from papercut.train_transformer import draft_loss, likely, noise_levels, weighted_errors
-from papercut.train_vae import cut, held_out, imagined_batch
+from papercut.train_vae import cut, flickers, held_out, imagined_batch
 from papercut.transformer import CHUNK, SINK, Transformer, clock
-from papercut.vae import Decoder, LATENT_RATE, VAE, Memory
+from papercut.vae import LATENT_CHANNELS, LATENT_RATE, VAE, Decoder, Memory
 from papercut.world import Scene
 
 
@@ -414,17 +414,17 @@ class Draws(unittest.TestCase):
             work, rng = pathlib.Path(folder), random.Random(0)
             (work / "data").mkdir()
             state = VAE().state_dict()
-            checkpoints.save(work / "vae.pt", average=state, it=1, importance=torch.ones(24))
+            checkpoints.save(work / "vae.pt", average=state, it=1, importance=torch.ones(LATENT_CHANNELS))
             for name, frames in (("images-wide", 1), ("clips-wide", 5), ("sequences-apart", 15)):
                 times = np.arange(20, dtype=np.float32)[:, None] % 2 + np.arange(frames, dtype=np.float32) + 100 * (name.endswith("apart") & (np.arange(frames) > 2))
-                latents = np.broadcast_to(times[:, None, :, None, None], (20, 24, frames, 2, 2)).astype(np.float16)
+                latents = np.broadcast_to(times[:, None, :, None, None], (20, LATENT_CHANNELS, frames, 2, 2)).astype(np.float16)
                 np.savez(work / f"data/latents-{name}-0.npz", latents=latents, masks=np.zeros((20, frames, 2, 2), np.uint8), times=times,
                          scenes=np.frombuffer(pickle.dumps([Scene.sample(rng) for _ in range(20)]), np.uint8))
             data = Latents(work)
             late = lambda chunk: np.mean([data.draw(rng, "clips", 1, torch.tensor(chunk))[0][0, 0, 0, 0, 0].item() for _ in range(400)])
             self.assertLess(late([0, 1, 1, 2, 2]), .12)
             self.assertGreater(late([0, 0, 0, 1, 1]), .3)
-            self.assertEqual(data.draw(rng, "images", 1, torch.tensor([0]))[0].shape, (40, 24, 1, 2, 2))
+            self.assertEqual(data.draw(rng, "images", 1, torch.tensor([0]))[0].shape, (40, LATENT_CHANNELS, 1, 2, 2))
             latents, _, times, _ = data.draw(rng, "sequences", 1, chunks_of(9, rng))
             self.assertTrue(torch.equal(latents[:, 0, :, 0, 0], times))
             self.assertEqual(times[0].diff().lt(1.5).tolist(), [True, True, False, True, True, True, True, True])
@@ -445,6 +445,11 @@ class Autoencoder(unittest.TestCase):
     def test_a_cut_puts_the_beginning_of_another_clip_before_the_rest(self):
         self.assertEqual(cut(torch.tensor([[1, 2, 3], [4, 5, 6]]), 1).tolist(), [[4, 2, 3], [1, 5, 6]])
 
+    def test_flicker_is_told_apart_where_the_picture_stays(self):
+        wanted = torch.tensor([[[.1, .1], [.1, .5]]])  # two frames of a place that stays and one that does not
+        error = torch.tensor([[[.0, .0], [.2, .4]]])
+        torch.testing.assert_close(flickers(error, wanted), (torch.tensor(.3), torch.tensor(.1)))
+
 
 class Checkpoints(unittest.TestCase):
     def test_a_wider_network_does_what_the_narrower_one_did(self):
@@ -460,7 +465,7 @@ class Checkpoints(unittest.TestCase):
             torch.testing.assert_close(new(F.pad(x, (0, 0, 0, 0, 0, 2)), 3)[:, :4], old(x, 3))
 
     def test_a_wider_decoder_does_what_the_narrower_one_did(self):
-        old, new, z = restless(Decoder(16, 24, 8)), Decoder(24, 32, 12), torch.randn(3, 24, 4, 5)
+        old, new, z = restless(Decoder(16, 24, 8)), Decoder(24, 32, 12), torch.randn(3, LATENT_CHANNELS, 4, 5)
         with torch.no_grad():
             checkpoints.fit(new, old.state_dict())
             torch.testing.assert_close(new(z, 3)[0], old(z, 3)[0], atol=1e-4, rtol=1e-3)
