@@ -22,7 +22,7 @@ from .checkpoints import load, load_vae, save
 from .data import LEAD_LATENTS, OPENING, Job, add_work, cores, encoder_input, render_job, renderers, to_steps
 
 APART = "-apart"  # of whose clips the first three latent frames are the scene's beginning and the others lie later, up to a minute (data.Job)
-# name: (share of all rendered frames, width, height, frames, latest start in seconds)
+# name: (how much of it, as a weight: in rendered frames, and in draws among its kind; width, height, frames, latest start in seconds)
 POOLS = {
     "sequences": (.1, 256, 160, 57, 3.), "sequences-deep": (.1, 256, 160, 121, 0.), f"sequences{APART}": (.1, 256, 160, 57, 0.),
     "sequences-square": (.04, 192, 192, 57, 3.), "sequences-tall": (.04, 160, 256, 57, 3.), "sequences-tall-large": (.02, 192, 320, 57, 3.), "sequences-long": (.02, 320, 160, 57, 3.),

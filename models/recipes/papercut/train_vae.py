@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--stay", type=float, default=0., help="weight of how far latents go from where they were, in their standard deviations, so that a transformer that knows them can go on")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--flicker", type=float, default=2., help="weight of the change of the error from frame to frame")
-    parser.add_argument("--still", type=float, default=5., help="how many times more it counts where the picture stays as it is: nine tenths of it, where the least flicker shows")
+    parser.add_argument("--still", type=float, default=5., help="how many times as much it counts where the picture stays as it is: nine tenths of it, where the least flicker shows")
     parser.add_argument("--noise", type=float, default=.05, help="noise on latents that the decoder learns to bear, as a share of their size")
     parser.add_argument("--processes", type=int, default=parallel.workers())
     parser.add_argument("--batch", type=int, default=48 if gpu else 2, help="clips of 13 frames a process and step (default: %(default)s)")
