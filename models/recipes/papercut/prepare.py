@@ -32,6 +32,7 @@ POOLS = {
     "images-tall-large": (.01, 192, 320, 1, 0.), "images-long-large": (.01, 384, 192, 1, 0.),
 }
 FIRST_SEED = 1 << 40  # far from the seeds of the autoencoder's clips
+MEASURED = ("images-wide", "clips-wide")  # what stands still and what moves
 AT_ONCE = 128             # frames that a GPU encodes together
 
 
@@ -65,6 +66,12 @@ def encode(vae, clips: np.ndarray, device) -> np.ndarray:
 def encode_apart(vae, clips: np.ndarray, device) -> np.ndarray:
     """The same of clips in two parts, without the latents that only lead up to the second."""
     return np.concatenate([encode(vae, clips[:, :OPENING], device), encode(vae, clips[:, OPENING:], device)[:, :, LEAD_LATENTS:]], 2)
+
+
+def measure(*pools: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation [C] of all latents [C, T, h, w] of these pools.  Of pictures alone they would not tell how large a channel is that says what moves."""
+    flat = torch.cat([torch.from_numpy(np.stack(latents).astype(np.float32)).transpose(0, 1).flatten(1) for latents in pools], 1)
+    return flat.mean(1), flat.std(1)
 
 
 def importance(vae, latents: np.ndarray, device) -> torch.Tensor:
@@ -119,14 +126,14 @@ def main() -> None:
     vae, _ = load_vae(args.work)
     vae.to(device)
     if "importance" not in load(args.work / "vae.pt"):  # trained since: latents made before are no longer its own
-        if "images-wide" not in done or args.moving is not None:
-            parser.error("the latents' measure is taken from images of all scenes: first run without --moving and --pools")
+        if not set(MEASURED) <= set(done) or args.moving is not None:
+            parser.error(f"the latents' measure is taken from {' and '.join(MEASURED)} of all scenes: first run without --moving and --pools")
         for old in args.work.glob("data/latents-*.npz"):
             old.unlink()
     parallel.keep_pages()
     frames_done, seed, last = dict.fromkeys(done, 0), FIRST_SEED * (1 + args.seed), began
     with renderers(args.processes, _start, (args.work,)) as pool:
-        while time.time() - began < args.minutes * 60:
+        while time.time() - began < args.minutes * 60 or not all(frames_done.values()):  # something of each
             # The pool that is farthest behind its share is next.
             name = min(done, key=lambda n: frames_done[n] / POOLS[n][0])
             _, width, height, frames, latest = POOLS[name]
@@ -146,15 +153,14 @@ def main() -> None:
     state = load(args.work / "vae.pt")
     if "importance" in state:  # latents made on another day are of the same measure
         return
-    z = np.stack(done["images-wide"].latents)
-    flat = torch.from_numpy(z[:, :, 0].astype(np.float32)).transpose(0, 1).flatten(1)
+    mean, std = measure(*(done[name].latents for name in MEASURED))
     for key in ("vae", "average"):
         if key in state:
-            state[key]["mean"], state[key]["std"] = flat.mean(1), flat.std(1)
-    vae.mean.copy_(flat.mean(1)), vae.std.copy_(flat.std(1))
-    state["importance"] = importance(vae, z[:16], device).cpu()
+            state[key]["mean"], state[key]["std"] = mean, std
+    vae.mean.copy_(mean), vae.std.copy_(std)
+    state["importance"] = importance(vae, np.stack(done["images-wide"].latents[:16]), device).cpu()
     save(args.work / "vae.pt", **state)
-    print("latents' standard deviations:", [round(v, 2) for v in flat.std(1).tolist()])
+    print("latents' standard deviations:", [round(v, 2) for v in std.tolist()])
     print("channels' importance:", [round(v, 2) for v in state["importance"].tolist()])
 
 

@@ -14,6 +14,7 @@ from papercut import checkpoints, pieces
 from papercut.data import FAR, LEAD, OPENING, Job, render_job, decoder_target, encoder_input, prefetch, to_steps
 from papercut.imagine import imagine
 from papercut.latents import Latents
+from papercut.prepare import measure
 from papercut.streams import LAPS, NOISY_PAST, WINDOW, WORST, Stream, Underway, behind_gap, chunks_of
 from papercut.text_encoder import TextEncoder
 from papercut.train_transformer import draft_loss, likely, noise_levels, weighted_errors
@@ -32,6 +33,14 @@ def restless(module: torch.nn.Module) -> torch.nn.Module:
 
 
 class Clips(unittest.TestCase):
+    def test_a_channel_that_tells_what_moves_alone_is_measured_where_something_moves(self):
+        rng = np.random.default_rng(0)
+        pictures = [rng.normal(3, (2, .01), (1, 4, 4, 2)).transpose(3, 0, 1, 2) for _ in range(40)]
+        clips = [rng.normal(3, (2, .5), (3, 4, 4, 2)).transpose(3, 0, 1, 2) for _ in range(40)]
+        mean, std = measure(pictures, clips)
+        self.assertEqual((mean.shape, std.shape), ((2,), (2,)))
+        self.assertTrue(np.allclose(mean, 3, atol=.15) and abs(std[0] - 2) < .1 and abs(std[1] - .433) < .05, (mean, std))
+
     def test_a_crop_of_imagined_latents_lies_where_its_frames_do(self):
         pool = np.zeros((20, 5, 192, 256, 3), np.uint8)
         pool[:] = np.arange(20, dtype=np.uint8)[:, None, None, None, None]
