@@ -1,4 +1,4 @@
-"""The video autoencoder: 16x in space, 4x in time, 24 channels, causal, made of 2-D convolutions only.
+"""The video autoencoder: 16x in space, 4x in time, 36 channels, causal, made of 2-D convolutions only.
 
 Time: a scene's first latent frame stands for its first frame alone, each later one for the next four frames.  Inside,
 the first frame is repeated four times, so that every latent frame is a group of four; decoding drops the first three
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-LATENT_CHANNELS = 24
+LATENT_CHANNELS = 36
 LATENT_RATE = 6.  # latent frames a second: one of four frames
 
 
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
         self.out = nn.Conv2d(c2, LATENT_CHANNELS, 1)
 
     def forward(self, x, steps, past=()):
-        """x [n, 4*192, H/8, W/8]: four packed frames a step, values in -1..1 -> latents [n, 24, H/16, W/16], states."""
+        """x [n, 4*192, H/8, W/8]: four packed frames a step, values in -1..1 -> latents [n, 36, H/16, W/16], states."""
         states, past = [], list(past)
         x = self.inp(x)
         for block in self.fine:
@@ -102,7 +102,7 @@ class Decoder(nn.Module):
         self.out = nn.Conv2d(c3, 48, 3, padding=1)
 
     def forward(self, z, steps, past=()):
-        """latents [n, 24, h, w] -> packed frames [4*n, 48, 4h, 4w] (4x4 pixels a position), values in -1..1, states."""
+        """latents [n, 36, h, w] -> packed frames [4*n, 48, 4h, 4w] (4x4 pixels a position), values in -1..1, states."""
         states, past = [], list(past)
 
         def run(blocks, x, steps):
