@@ -33,7 +33,7 @@ POOLS = {
 }
 FIRST_SEED = 1 << 40  # far from the seeds of the autoencoder's clips
 MEASURED = ("images-wide", "clips-wide")  # what stands still and what moves
-AT_ONCE = 128             # frames that a GPU encodes together
+AT_ONCE = 128  # frames that a GPU encodes together
 
 
 class Encoded:

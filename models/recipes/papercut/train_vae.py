@@ -120,6 +120,7 @@ def train(rank: int, workers: int, args) -> None:
     elif args.source:
         with torch.no_grad():
             fit(vae, (state := load(args.source))["average"])
+        it = state["it"]  # what the other one learned is in these weights
     if args.freeze_encoder:
         vae.encoder.requires_grad_(False)
     if args.freeze_encoder or args.stay:
