@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
-from .parallel import sum_tensors
+from .parallel import autocast, sum_tensors
 
 
 def orthogonalise(g: torch.Tensor, steps: int = 3) -> torch.Tensor:
@@ -55,8 +55,9 @@ class MuonAdam(torch.optim.Optimizer):
                 continue
             u = p.grad.lerp(state["momentum"], m).reshape(p.shape[0], -1)
             scale = .2 * max(u.shape) ** .5
-            u = orthogonalise(u.T.contiguous()).T if u.shape[0] > u.shape[1] else orthogonalise(u)
-            updates.append((u * scale).reshape(p.shape))
+            with autocast():
+                u = orthogonalise(u.T.contiguous()).T if u.shape[0] > u.shape[1] else orthogonalise(u)
+            updates.append((u.float() * scale).reshape(p.shape))
         if workers > 1:
             updates = sum_tensors(updates)
         for p, u in zip(params, updates):

@@ -20,8 +20,9 @@ def device() -> torch.device:
 
 
 def autocast():
-    """bfloat16 on a GPU, float32 on CPUs, where bfloat16 is slow."""
-    return torch.autocast("cuda", torch.bfloat16, enabled=device().type == "cuda")
+    """bfloat16 on a GPU and on CPUs that have AMX tiles for it, where it is three to four times as fast; float32 on others, where it is slow."""
+    kind = device().type
+    return torch.autocast(kind, torch.bfloat16, enabled=kind == "cuda" or torch.cpu.get_capabilities().get("amx_bf16", False))
 
 
 def workers() -> int:
