@@ -6,6 +6,7 @@ import copy
 import pathlib
 import time
 
+import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -17,7 +18,8 @@ from .optim import MuonAdam
 from .vae import VAE
 
 CROP = 128
-STILL = .012  # less than this is no change: 1.5 of 255
+APART = 1, 2  # frames between which motion is followed, by turns
+FOLLOWED = .15  # what is led along a motion and differs by less than this, in -1..1, is the same place of a thing
 SIZES = {"wide": (256, 160), "square": (192, 192)}
 
 
@@ -70,10 +72,32 @@ def cut(values: torch.Tensor, at: int) -> torch.Tensor:
     return torch.cat([values[:, :at].roll(1, 0), values[:, at:]], 1)
 
 
-def flickers(error: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """How much an error [n, F, ...] changes from frame to frame, and how much of that where the wanted picture, in -1..1, stays as it is."""
-    change = error.diff(dim=1).abs()
-    return change.mean(), (change * (wanted.diff(dim=1).abs() < STILL)).mean()
+def flows(clips: np.ndarray, apart: int) -> torch.Tensor:
+    """Where the points of frames of uint8 [n, F, H, W, 3] are `apart` frames later, in pixels: float [n, F - apart, H, W, 2], x before y, by dense
+    inverse search (arXiv:1603.03590)."""
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    grey = [[cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in clip] for clip in np.ascontiguousarray(clips)]
+    return torch.from_numpy(np.stack([[search.calc(a, b, None) for a, b in zip(clip, clip[apart:])] for clip in grey]))
+
+
+def led(frames: torch.Tensor, flow: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What frames [n, C, H, W] hold where flow [n, H, W, 2] leads, and whether that lies in the picture, bool [n, 1, H, W]."""
+    h, w = frames.shape[2:]
+    y, x = torch.meshgrid(torch.arange(h, device=flow.device), torch.arange(w, device=flow.device), indexing="ij")
+    place = (flow + torch.stack([x, y], -1)) * 2 / flow.new_tensor([w - 1, h - 1]) - 1
+    return F.grid_sample(frames, place, padding_mode="border", align_corners=True), (place.abs() <= 1).all(-1)[:, None]
+
+
+def flickers(error: torch.Tensor, wanted: torch.Tensor, flow: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """How much an error [n, F, C, H, W] changes between frames flow [n, F - apart, H, W, 2] leads from and to: along the motion where the wanted picture,
+    in -1..1, can be followed, for there it is seen as trembling, else in its place; and how much of that is where it can be followed."""
+    (now, then), (here, there) = ((x[:, :flow.shape[1]].flatten(0, 1), x[:, -flow.shape[1]:].flatten(0, 1)) for x in (error, wanted))
+    flow = flow.flatten(0, 1)
+    with torch.no_grad():
+        target, inside = led(there, flow)
+        followed = inside & ((target - here).abs().amax(1, keepdim=True) < FOLLOWED)
+    change = torch.where(followed, led(then, flow)[0] - now, then - now).abs()
+    return change.mean(), (change * followed).mean()
 
 
 def main() -> None:
@@ -88,7 +112,7 @@ def main() -> None:
     parser.add_argument("--stay", type=float, default=0., help="weight of how far latents go from where they were, in their standard deviations, so that a transformer that knows them can go on")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--flicker", type=float, default=2., help="weight of the change of the error from frame to frame")
-    parser.add_argument("--still", type=float, default=5., help="how many times as much it counts where the picture stays as it is: nine tenths of it, where the least flicker shows")
+    parser.add_argument("--still", type=float, default=5., help="how many times as much it counts where the picture can be followed along its motion, most of which stands still, where the least flicker shows")
     parser.add_argument("--noise", type=float, default=.05, help="noise on latents that the decoder learns to bear, as a share of their size")
     parser.add_argument("--processes", type=int, default=parallel.workers())
     parser.add_argument("--batch", type=int, default=48 if gpu else 2, help="clips of 13 frames a process and step (default: %(default)s)")
@@ -162,15 +186,15 @@ def train(rank: int, workers: int, args) -> None:
                 shown, steps = cut(z.view(b, t, *z.shape[1:]), at).flatten(0, 1), cut(steps, at)
             # From faults the decoder learns alone: an encoder would make its latents so large that they look small.
             r, _ = vae.decoder(shown + args.noise * torch.randn_like(z) * spread if faults is None else z.detach() + faults.to(device), t)
-        by_frame = lambda x: x.view(b, t * 4, *x.shape[1:])[:, 3:]  # the first frame's three copies do not count
-        wanted = decoder_target(steps)
-        d = by_frame(r.float() - wanted)
-        flicker, still = flickers(d, by_frame(wanted))
-        d = d.flatten(0, 1)
-        full = F.pixel_shuffle(d, 4)
+        by_frame = lambda x: F.pixel_shuffle(x, 4).view(b, t * 4, 3, *steps.shape[3:5])[:, 3:]  # the first frame's three copies do not count
+        wanted = by_frame(decoder_target(steps))
+        d = by_frame(r.float()) - wanted
+        flow = flows(steps.flatten(1, 2)[:, 3:].cpu().numpy(), APART[it % len(APART)]).to(device)
+        flicker, still = flickers(d, wanted, flow)
+        full = d.flatten(0, 1)
         edges = (full[..., 1:] - full[..., :-1]).abs().mean() + (full[..., 1:, :] - full[..., :-1, :]).abs().mean()
-        mse = d.square().mean()
-        loss = d.abs().mean() + edges + args.flicker * (flicker + (args.still - 1) * still) + 24 * mse + .01 * (z.float().square().mean() - 1).clamp(min=0)
+        mse = full.square().mean()
+        loss = full.abs().mean() + edges + args.flicker * (flicker + (args.still - 1) * still) + 24 * mse + .01 * (z.float().square().mean() - 1).clamp(min=0)
         strayed = ((z - was) / spread).square().mean() if args.stay else torch.zeros(())
         loss = loss + args.stay * strayed
         opt.zero_grad(set_to_none=True)

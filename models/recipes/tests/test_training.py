@@ -18,7 +18,7 @@ from papercut.prepare import measure
 from papercut.streams import LAPS, NOISY_PAST, WINDOW, WORST, Stream, Underway, behind_gap, chunks_of
 from papercut.text_encoder import TextEncoder
 from papercut.train_transformer import draft_loss, likely, noise_levels, weighted_errors
-from papercut.train_vae import cut, flickers, held_out, imagined_batch
+from papercut.train_vae import cut, flickers, flows, held_out, imagined_batch, led
 from papercut.transformer import CHUNK, SINK, Transformer, clock
 from papercut.vae import LATENT_CHANNELS, LATENT_RATE, VAE, Decoder, Memory
 from papercut.world import Scene
@@ -454,10 +454,26 @@ class Autoencoder(unittest.TestCase):
     def test_a_cut_puts_the_beginning_of_another_clip_before_the_rest(self):
         self.assertEqual(cut(torch.tensor([[1, 2, 3], [4, 5, 6]]), 1).tolist(), [[4, 2, 3], [1, 5, 6]])
 
-    def test_flicker_is_told_apart_where_the_picture_stays(self):
-        wanted = torch.tensor([[[.1, .1], [.1, .5]]])  # two frames of a place that stays and one that does not
-        error = torch.tensor([[[.0, .0], [.2, .4]]])
-        torch.testing.assert_close(flickers(error, wanted), (torch.tensor(.3), torch.tensor(.1)))
+    def test_flows_lead_to_where_things_go(self):
+        picture = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+        clip = np.stack([np.roll(picture, 3 * i, 1) for i in range(4)])
+        flow = flows(clip[None], 2)
+        self.assertEqual(flow.shape, (1, 2, 96, 128, 2))
+        torch.testing.assert_close(flow[0, :, 24:72, 24:96].median(2)[0].median(1)[0], torch.tensor([[6., 0.], [6., 0.]]), atol=.3, rtol=0)
+        there, inside = led(torch.from_numpy(clip[2:3]).permute(0, 3, 1, 2).float(), torch.tensor([6., 0.]).expand(1, 96, 128, 2))
+        torch.testing.assert_close(there[..., :122], torch.from_numpy(clip[:1]).permute(0, 3, 1, 2).float()[..., :122], atol=.01, rtol=0)
+        self.assertEqual(inside[0, 0].sum(1).tolist(), [122] * 96)
+
+    def test_an_error_that_goes_with_what_moves_does_not_flicker(self):
+        wanted = torch.zeros(1, 2, 1, 2, 8)
+        wanted[0, 0, ..., 2], wanted[0, 1, ..., 3] = 1., 1.  # a thing goes one to the right
+        flow = torch.zeros(1, 1, 2, 8, 2)
+        flow[0, 0, :, 2, 0] = 1.
+        self.assertEqual(flickers(.1 * wanted, wanted, flow)[1].item(), 0.)
+        trembling = torch.zeros_like(wanted)
+        trembling[0, 1, ..., 3] = .4  # where it has gone to, and where it was not to be seen
+        change, followed = flickers(trembling, wanted, flow)
+        torch.testing.assert_close((change, followed), (torch.tensor(.1), torch.tensor(.05)))
 
 
 class Checkpoints(unittest.TestCase):
