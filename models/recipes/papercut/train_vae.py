@@ -18,7 +18,7 @@ from .optim import MuonAdam
 from .vae import VAE
 
 CROP = 128
-APART = 1, 2  # frames between which motion is followed, by turns
+APART = 1, 2  # frames between which motion is followed, by turns of four steps, for every fourth may be of imagined latents
 FOLLOWED = .15  # what is led along a motion and differs by less than this, in -1..1, is the same place of a thing
 SIZES = {"wide": (256, 160), "square": (192, 192)}
 
@@ -189,12 +189,12 @@ def train(rank: int, workers: int, args) -> None:
         by_frame = lambda x: F.pixel_shuffle(x, 4).view(b, t * 4, 3, *steps.shape[3:5])[:, 3:]  # the first frame's three copies do not count
         wanted = by_frame(decoder_target(steps))
         d = by_frame(r.float()) - wanted
-        flow = flows(steps.flatten(1, 2)[:, 3:].cpu().numpy(), APART[it % len(APART)]).to(device)
-        flicker, still = flickers(d, wanted, flow)
+        flow = flows(steps.flatten(1, 2)[:, 3:].cpu().numpy(), APART[it // 4 % len(APART)]).to(device)
+        flicker, followed = flickers(d, wanted, flow)
         full = d.flatten(0, 1)
         edges = (full[..., 1:] - full[..., :-1]).abs().mean() + (full[..., 1:, :] - full[..., :-1, :]).abs().mean()
         mse = full.square().mean()
-        loss = full.abs().mean() + edges + args.flicker * (flicker + (args.still - 1) * still) + 24 * mse + .01 * (z.float().square().mean() - 1).clamp(min=0)
+        loss = full.abs().mean() + edges + args.flicker * (flicker + (args.still - 1) * followed) + 24 * mse + .01 * (z.float().square().mean() - 1).clamp(min=0)
         strayed = ((z - was) / spread).square().mean() if args.stay else torch.zeros(())
         loss = loss + args.stay * strayed
         opt.zero_grad(set_to_none=True)
@@ -208,7 +208,7 @@ def train(rank: int, workers: int, args) -> None:
                 average[k].lerp_(v, max(.01, 1 / (it - first)))
         if it % 25 == 0:
             ema = mse.item() if ema is None else .8 * ema + .2 * mse.item()
-            say(f"{it} {spent:.0f}s loss {loss.item():.4f} flicker {flicker.item():.4f} where still {still.item():.4f} train {10 * np.log10(4 / ema):.2f} dB latents {z.std().item():.2f} strayed {strayed.item() ** .5:.2f}")
+            say(f"{it} {spent:.0f}s loss {loss.item():.4f} flicker {flicker.item():.4f} where followed {followed.item():.4f} train {10 * np.log10(4 / ema):.2f} dB latents {z.std().item():.2f} strayed {strayed.item() ** .5:.2f}")
         if rank == 0 and time.time() - last > 150:
             last = time.time()
             judge(4)
