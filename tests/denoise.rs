@@ -95,10 +95,10 @@ mod guidance {
 mod a_chunk {
     use super::*;
 
-    /// A model whose `[stream]` has one more line, and the package's folder.
-    fn model_whose_stream_says(line: &str) -> (tempfile::TempDir, Arc<Model>) {
+    /// A model whose table has one more line, and the package's folder.
+    fn model_that_says(table: &str, line: &str) -> (tempfile::TempDir, Arc<Model>) {
         let copy = util::copy_of("tiny-stream");
-        util::edit(&copy, "model.toml", "[stream]", &format!("[stream]\n{line}"));
+        util::edit(&copy, "model.toml", table, &format!("{table}\n{line}"));
         let package = Package::open(copy.path()).expect("a valid package");
         (copy, Arc::new(Model::new(Arc::new(package), RuntimeOptions::default())))
     }
@@ -124,7 +124,7 @@ mod a_chunk {
 
     #[test]
     fn follows_from_a_scene_s_first_frames_where_the_package_wants_these_first() {
-        let (_folder, wants) = model_whose_stream_says("first = 1");
+        let (_folder, wants) = model_that_says("[stream]", "first = 1");
         let plain = model("tiny-stream");
         let red = embeds(&plain, "red");
         let (mut made, mut by_hand) = (diffuser(&wants, |_| ()), diffuser(&plain, |_| ()));
@@ -144,7 +144,7 @@ mod a_chunk {
 
     #[test]
     fn is_seen_through_noise_by_later_ones_where_the_package_wants_that() {
-        let (_folder, wants) = model_whose_stream_says("context_noise = 0.25");
+        let (_folder, wants) = model_that_says("[stream]", "context_noise = 0.25");
         let run = |model: &Arc<Model>| {
             let (mut diffuser, red) = (diffuser(model, |_| ()), embeds(model, "red"));
             [0; 3].map(|_| chunk(&mut diffuser, &red, 2))
@@ -153,6 +153,17 @@ mod a_chunk {
         assert_eq!(noisy[..2], clean[..2], "the scene's beginning, its sink, is seen as it is");
         assert_ne!(noisy[2], clean[2], "the chunk after that through noise");
         assert_eq!(noisy, run(&wants), "the same again");
+    }
+
+    #[test]
+    fn begins_with_noise_as_loud_as_the_package_says() {
+        let (_folder, quiet) = model_that_says("[scheduler]", "init_noise_sigma = 0.5");
+        let noise = |model: &Arc<Model>| {
+            let still = |o: &mut DiffuseOptions| (o.cfg_zero_star, o.cfg_zero_init_steps) = (true, 99);
+            chunk(&mut diffuser(model, still), &embeds(model, "red"), 2)
+        };
+        let half: Vec<f32> = noise(&model("tiny-stream")).iter().map(|x| 0.5 * x).collect();
+        assert_eq!(noise(&quiet), half);
     }
 
     #[test]

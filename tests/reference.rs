@@ -709,6 +709,9 @@ mod refusals {
             ("FlowMatchEulerDiscreteScheduler", "shift_terminal = 1.0", "`shift_terminal` is 1"),
             ("FlowMatchEulerDiscreteScheduler", "num_train_timesteps = 0", "`num_train_timesteps` is 0"),
             ("FlowMatchEulerDiscreteScheduler", "solver_order = 3", "`solver_order` is 3"),
+            ("FlowMatchEulerDiscreteScheduler", "init_noise_sigma = 0", "`init_noise_sigma` is 0"),
+            ("FlowMatchEulerDiscreteScheduler", "init_noise_sigma = 1.5", "`init_noise_sigma` is 1.5"),
+            ("FlowMatchEulerDiscreteScheduler", "init_noise_sigma = nan", "`init_noise_sigma` is NaN"),
             ("FlowMatchEulerDiscreteScheduler", "use_karras_sigmas = true", "`use_karras_sigmas` is true"),
             (
                 "FlowMatchEulerDiscreteScheduler",
