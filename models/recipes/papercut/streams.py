@@ -22,6 +22,7 @@ AWAY = .7, 1.2  # else what was made is led away from it, as a multiple of where
 WORST = 3.  # no further than this
 LAPS = 8  # how often faults go through a sequence, at most,
 OTHERS = .5  # and how often the next one is another
+WORN = .4  # how often subjects have worn away as well where a sequence is gone through again
 NOISY_PAST = .15  # the most noise that networks get used to in what they follow on, in most of the clips
 CONTEXT_NOISE = .07  # of it, what a video sees its past through: what is wrong there is less believed then, but with more what moves fast dissolves
 
@@ -60,6 +61,18 @@ def a_little_noisy(x0: torch.Tensor) -> torch.Tensor:
     return noised(x0, past_noise(len(x0), x0.device)[:, None, None, None])
 
 
+def worn(x0: torch.Tensor, subject: torch.Tensor) -> torch.Tensor:
+    """Faults [n, C, T, h, w] of frames x0 whose subjects, where subject [n, T, h, w] says, wear away, as in a long video: more or less of them is what lies
+    beside them, themselves a little off, blur, or what another clip shows there.  A video's first frames and its prompt tell how they really look."""
+    n, w = len(x0), x0.shape[-1]
+    off = torch.randint(-1, 2, (2,)).tolist()
+    ways = (lambda: x0.roll(w // 2, -1), lambda: x0.roll(off, (-2, -1)), lambda: x0.roll(1, 0),
+            lambda: F.avg_pool3d(x0, (1, 5, 5), 1, (0, 2, 2), count_include_pad=False))
+    instead = ways[int(torch.randint(len(ways), ()))]()
+    share = uniform((0, 1), n, x0.device) * (uniform((0, 1), n, x0.device) < WORN)
+    return share * F.max_pool2d(subject, 3, 1, 1)[:, None] * (instead - x0)
+
+
 class Stream:
     """Clips on their way: `ahead` are the chunks to come, `here` the frames of the next of them."""
 
@@ -77,6 +90,12 @@ class Stream:
     def here(self) -> slice:
         frames = (self.chunk == self.ahead[0]).nonzero()[:, 0]
         return slice(int(frames[0]), int(frames[-1]) + 1)
+
+    @property
+    def fault_before(self) -> torch.Tensor | None:
+        """What is wrong in the frame before the next chunk, [n, C, 1, h, w], if there is one."""
+        before = slice(self.here.start - 1, self.here.start)
+        return (self.made[:, :, before] - self.x0[:, :, before]) if self.here.start else None
 
     def window(self) -> torch.Tensor:
         """The numbers of the frames that a call sees of the past."""
@@ -131,9 +150,10 @@ class Stream:
         return (self.made - self.x0)[:, :, last - CHUNK:last]
 
     def again(self, faults: torch.Tensor, lap: int) -> None:
-        """Begins the clip anew, with these faults in the chunk after its first frames."""
+        """Begins the clip anew, with these faults in the chunk after its first frames, where subjects may have worn away as well."""
         first = slice(SINK, SINK + CHUNK)
-        self.made[:, :, first] = self.x0[:, :, first] + faults
+        truth = self.x0[:, :, first]
+        self.made[:, :, first] = truth + faults + worn(truth, self.subject[:, first])
         self.lap, self.kept, self.past = lap, self.kept[:0], None
         self.ahead = collections.deque(self.chunk[self.chunk > self.chunk[first.stop - 1]].unique().tolist())
 

@@ -34,7 +34,8 @@ DRAFT_NOISE = .5, .9  # that drafts are told the truth through,
 NETWORK_NOISE = .6, 1.  # and the network: with less, what is wrong would be put right by that alone
 DRAFT_WEIGHT = .2  # what the draft's own error counts
 LEAST = .04  # at less noise than this a frame counts as clean: nothing is learned from it
-CHANGE_WEIGHT = 1.  # what the change of the error from frame to frame counts: what moves, and what flickers
+CHANGE_WEIGHT = 2.  # what the change of the error from frame to frame counts: what moves, and what flickers
+SLIGHT = .2  # up to this a fault of the frame before is better kept for a while than put right at once, which is seen as a jump between chunks
 
 
 def noise_levels(n: int, past: int, frames: int, shift: float) -> torch.Tensor:
@@ -48,12 +49,19 @@ def noise_levels(n: int, past: int, frames: int, shift: float) -> torch.Tensor:
     return torch.cat([past_noise(n, s.device).expand(-1, past), torch.where(some, 0., s)], 1)
 
 
-def weighted_errors(error: torch.Tensor, weight: torch.Tensor, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean square of `error` [B, C, T, h, w] under `weight` [B, 1, T, h, w], and that of half its change between neighbours of
-    one noise level sigma [B, T]: equal for errors that have nothing in common, 0 for those that stay."""
-    mean = lambda x, w: (x.square() * w).sum() / (w.sum().clamp(min=1) * x.shape[1])
+def weighted_errors(error: torch.Tensor, weight: torch.Tensor, sigma: torch.Tensor, fault: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean square of a velocity's `error` [B, C, T, h, w] under `weight` [B, 1, T, h, w], and that of half its change between neighbours of
+    one noise level sigma [B, T]: equal for errors that have nothing in common, 0 for those that stay.  What is wrong in the frame before, `fault`
+    [B, C, 1, h, w], is the first frame's neighbour; there it is the clean latents that count, as each has its own noise level."""
+    weighted = lambda x, w: (x.square() * w).sum()
     alike = (sigma[:, 1:] == sigma[:, :-1]).float()[:, None, :, None, None]
-    return mean(error, weight), .5 * mean(error.diff(dim=2), torch.minimum(weight[:, :, 1:], weight[:, :, :-1]) * alike)
+    both = torch.minimum(weight[:, :, 1:], weight[:, :, :-1]) * alike
+    change, share = weighted(error.diff(dim=2), both), both.sum()
+    if fault is not None:
+        first = weight[:, :, :1]
+        change, share = change + weighted(fault.clamp(-SLIGHT, SLIGHT) + sigma[:, None, :1, None, None] * error[:, :, :1], first), share + first.sum()
+    channels = error.shape[1]
+    return weighted(error, weight) / (weight.sum().clamp(min=1) * channels), .5 * change / (share.clamp(min=1) * channels)
 
 
 def draft_loss(draft, x0: torch.Tensor, subject: torch.Tensor, weight: float, channel_weight) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,7 +112,7 @@ def kind_of_step(it: int, progress: float) -> str:
     x = random.Random(it).random()
     if progress < .4:
         return "images" if x < .75 else "clips"
-    return "images" if x < .2 else "clips" if x < .55 else "sequences"
+    return "images" if x < .15 else "clips" if x < .45 else "sequences"
 
 
 def is_matrix(name: str, p: torch.Tensor) -> bool:
@@ -286,7 +294,7 @@ def train_network(run: Run, data: Latents) -> None:
         anew = stream.sees(net)
         frames, fresh = torch.cat([anew, torch.arange(here.start, here.stop, device=device)]), slice(len(anew), None)
         truth, subject, chunk, times = stream.x0[:, :, here], stream.subject[:, here], stream.chunk[frames], stream.times[:, frames]
-        seen = torch.cat([stream.made[:, :, anew], truth], 2)
+        seen, fault = torch.cat([stream.made[:, :, anew], truth], 2), stream.fault_before
         sigma, noise = noise_levels(len(seen), len(anew), here.stop - here.start, args.shift).to(device), torch.randn_like(seen)
         s = sigma[:, None, :, None, None]
         x = (1 - s) * seen + s * noise
@@ -307,7 +315,8 @@ def train_network(run: Run, data: Latents) -> None:
             told_loss, right = run.text.attribute_loss(embeds, wanted)
         underway.back(kind, stream)
         weight = (sigma > LEAST).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT[kind] * subject[:, None])
-        error, change = weighted_errors((v.float() - target) * channel_weight[:, None].sqrt(), weight, sigma)
+        root = channel_weight[:, None].sqrt()
+        error, change = weighted_errors((v.float() - target) * root, weight, sigma, None if fault is None else fault * root)
         guessing = draft_loss(draft, truth, subject, SUBJECT_WEIGHT[kind], channel_weight)[0]  # without a gradient where it is frozen
         loss = error + CHANGE_WEIGHT * change + .1 * told_loss + DRAFT_WEIGHT * guessing
         run.update(loss, min(1., (run.it - first + 1) / 40, max(.03, (1 - progress) / .35)))

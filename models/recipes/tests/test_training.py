@@ -15,9 +15,9 @@ from papercut.data import FAR, LEAD, OPENING, Job, render_job, decoder_target, e
 from papercut.imagine import imagine
 from papercut.latents import Latents
 from papercut.prepare import measure
-from papercut.streams import LAPS, NOISY_PAST, WINDOW, WORST, Stream, Underway, behind_gap, chunks_of
+from papercut.streams import LAPS, NOISY_PAST, WINDOW, WORST, Stream, Underway, behind_gap, chunks_of, worn
 from papercut.text_encoder import TextEncoder
-from papercut.train_transformer import draft_loss, likely, noise_levels, weighted_errors
+from papercut.train_transformer import SLIGHT, draft_loss, likely, noise_levels, weighted_errors
 from papercut.train_vae import cut, flickers, flows, held_out, imagined_batch, led
 from papercut.transformer import CHUNK, SINK, Transformer, clock
 from papercut.vae import LATENT_CHANNELS, LATENT_RATE, VAE, Decoder, Memory
@@ -132,6 +132,19 @@ class Errors(unittest.TestCase):
         error = torch.zeros(2, 6, 3, 4, 5)
         error[:, :, 0] = 9
         self.assertEqual(weighted_errors(error, self.weight, self.sigma)[1], 0)
+
+    def test_a_slight_fault_of_the_frame_before_is_better_kept(self):
+        fault = SLIGHT * (2 * torch.rand(2, 6, 1, 4, 5) - 1)
+        stays = -fault / self.sigma[:, None, :1, None, None]  # of a velocity, if the clean latents are off by the fault
+        change = lambda error, fault: weighted_errors(error.expand(-1, -1, 3, -1, -1), self.weight, self.sigma, fault)[1].item()
+        self.assertAlmostEqual(change(stays, fault), 0)
+        self.assertAlmostEqual(change(torch.zeros_like(fault), fault), .5 * fault.square().mean().item() / 3, places=6)
+        large = fault.sign() * 9
+        self.assertAlmostEqual(change(torch.zeros_like(fault), large), .5 * SLIGHT ** 2 / 3, places=6)
+
+    def test_a_given_frame_has_no_fault_to_keep(self):
+        self.weight[:, :, 0] = 0
+        self.assertEqual(weighted_errors(torch.zeros(2, 6, 3, 4, 5), self.weight, self.sigma, torch.ones(2, 6, 1, 4, 5))[1], 0)
 
 
 class CachedPast(unittest.TestCase):
@@ -313,6 +326,20 @@ class Drafts(unittest.TestCase):
         for made, want in ((off[:8, :, 0], .15), (off[:8, :, 1], WORST), (off[8:], 0.)):
             torch.testing.assert_close(made, torch.full_like(made, want), atol=1e-5, rtol=0)
 
+    def test_the_fault_before_a_chunk_is_that_of_the_last_frame_made(self):
+        stream = self.stream(torch.tensor([[0, 1, 2, 60, 61, 62, 63]]).expand(2, -1))
+        stream.away[:] = 1
+        stream.take(stream.x0[:, :, 1:3] + .3)
+        self.assertEqual(stream.here.start, 6)
+        torch.testing.assert_close(stream.fault_before, torch.zeros(16, 4, 1, 6, 8))  # what follows on a gap is the truth
+        gone = self.stream(torch.arange(7).expand(2, -1))
+        self.assertTrue((gone.fault_before == 0).all())
+        gone.away[:] = 1
+        gone.take(gone.x0[:, :, 1:3] + .3)
+        torch.testing.assert_close(gone.fault_before, torch.full((16, 4, 1, 6, 8), .3))
+        picture = Stream(torch.zeros(1, 4, 1, 6, 8), torch.zeros(1, 1, 6, 8), torch.zeros(1, 1), torch.zeros(1, dtype=torch.long))
+        self.assertIsNone(picture.fault_before)
+
     def test_a_sequence_is_gone_through_again_from_what_was_wrong_in_the_end(self):
         chunk = torch.arange(15) // CHUNK
         stream = Stream(torch.zeros(1, 4, 15, 6, 8), torch.zeros(1, 15, 6, 8), torch.arange(15)[None], chunk)
@@ -325,6 +352,17 @@ class Drafts(unittest.TestCase):
             self.assertEqual(ways, [3, 6, 9, 12] if fault == 1 else [6, 9, 12])
             stream.again(stream.faults, stream.lap + 1)
             self.assertTrue((stream.made[:, :, 3:6] == fault).all())
+
+    def test_subjects_wear_away_and_nothing_else_does(self):
+        torch.manual_seed(0)
+        x0, subject = torch.randn(400, 4, 3, 6, 8), torch.zeros(400, 3, 6, 8)
+        subject[:, :, 2, 3] = 1
+        faults = [worn(x0, subject) for _ in range(8)]
+        for fault in faults:
+            self.assertFalse(fault[..., 4:, :].any() or fault[..., 5:].any())  # no further than beside the subject
+            self.assertTrue(.3 < fault.flatten(1).any(1).float().mean() < .5)
+        self.assertGreater(len({round(f.square().sum().item()) for f in faults}), 2)  # in several ways
+        self.assertFalse(worn(x0, torch.zeros_like(subject)).any())
 
     def test_faults_go_on_in_other_clips_until_they_are_old(self):
         made = []
