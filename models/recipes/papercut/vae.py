@@ -36,11 +36,13 @@ class Block(nn.Module):
 
 
 class Memory(nn.Module):
-    """A residual block that also sees the previous step.  `past` is [clips, c, rows, columns], or None at a start."""
+    """A residual block of `inside` features, or as many as there are, that also sees the previous step.  `past` is [clips, c, rows, columns],
+    or None at a start."""
 
-    def __init__(self, c: int, kernel: int = 1):
+    def __init__(self, c: int, kernel: int = 1, inside: int | None = None):
         super().__init__()
-        self.a, self.c = nn.Conv2d(2 * c, c, kernel, padding=kernel // 2), nn.Conv2d(c, c, 1)
+        inside = inside or c
+        self.a, self.c = nn.Conv2d(2 * c, inside, kernel, padding=kernel // 2), nn.Conv2d(inside, c, 1)
         nn.init.zeros_(self.c.weight)
         nn.init.zeros_(self.c.bias)
 
@@ -98,7 +100,7 @@ class Decoder(nn.Module):
         self.up1 = TwoSteps(c2, 4 * c1)
         self.fine = nn.ModuleList([Block(c1), Memory(c1), Block(c1), Block(c1)])
         self.up2 = TwoSteps(c1, 4 * c3)
-        self.edges = nn.Sequential(Block(c3), Block(c3))
+        self.edges = nn.ModuleList([Block(c3), Block(c3), Memory(c3, 3, c3 // 2)])
         self.out = nn.Conv2d(c3, 48, 3, padding=1)
 
     def forward(self, z, steps, past=()):
@@ -118,7 +120,7 @@ class Decoder(nn.Module):
         x = F.pixel_shuffle(split_steps(self.up1(x), 2), 2)
         x = run(self.fine, x, 2 * steps)
         x = act(F.pixel_shuffle(split_steps(self.up2(x), 2), 2))
-        return self.out(self.edges(x)), states
+        return self.out(run(self.edges, x, 4 * steps)), states
 
 
 class VAE(nn.Module):
