@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .vae import VAE, Memory
+from .vae import VAE
 
 
 class DecoderGraph(nn.Module):
@@ -20,9 +20,6 @@ class DecoderGraph(nn.Module):
         self.decoder, self.start = vae.decoder, start
         self.register_buffer("mean", vae.mean[:, None, None].clone())
         self.register_buffer("std", vae.std[:, None, None].clone())
-
-    def state_names(self) -> int:
-        return sum(isinstance(m, Memory) for m in self.decoder.modules())
 
     def forward(self, latents, *states):
         z = latents[0].transpose(0, 1) * self.std + self.mean

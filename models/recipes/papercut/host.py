@@ -43,7 +43,7 @@ class Package:
         return tuple(self.text.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)}))
 
     def generate(self, prompt: str, frames: int, width: int, height: int, seed: int = 0, steps: int | None = None,
-                 guidance: float | None = None, shift: float | None = None, init_noise_sigma: float | None = None, given: dict[int, np.ndarray] | None = None) -> np.ndarray:
+                 guidance: float | None = None, shift: float | None = None, given: dict[int, np.ndarray] | None = None) -> np.ndarray:
         """Latents [1, C, frames, height/16, width/16], chunk after chunk with a rolling window of past frames.
 
         `given` holds latent frames [C, h, w] that are known, by their number: they stay as they are, the others follow
@@ -54,8 +54,7 @@ class Package:
         guidance = defaults["guidance_scale"] if guidance is None else guidance
         levels = sigmas(steps, shift or self.config["scheduler"]["shift"])
         prompts = [self.embed(prompt)] + ([self.embed("")] if guidance != 1 else [])
-        if init_noise_sigma is None:
-            init_noise_sigma = self.config["scheduler"].get("init_noise_sigma", 1.)
+        init_noise_sigma = np.float32(self.config["scheduler"].get("init_noise_sigma", 1.))
         h, w = height // 16, width // 16
         past = [np.zeros((2, self.layers, 1, 0, h * w // 4, self.width), np.float32) for _ in prompts]
         rng, out = np.random.default_rng(seed), []
@@ -63,7 +62,7 @@ class Package:
         starts = sorted({*range(0, frames, chunk), *range(stream.get("first", chunk), frames)[:1]})
         for first, end in zip(starts, [*starts[1:], frames]):
             t = end - first
-            x = rng.standard_normal((1, self.config["latents"]["channels"], t, h, w), np.float32) * np.float32(init_noise_sigma)
+            x = rng.standard_normal((1, self.config["latents"]["channels"], t, h, w), np.float32) * init_noise_sigma
             free = np.ones(t, np.float32)
             for i in range(t):
                 if given and first + i in given:

@@ -53,15 +53,13 @@ def weighted_errors(error: torch.Tensor, weight: torch.Tensor, sigma: torch.Tens
     """The mean square of a velocity's `error` [B, C, T, h, w] under `weight` [B, 1, T, h, w], and that of half its change between neighbours of
     one noise level sigma [B, T]: equal for errors that have nothing in common, 0 for those that stay.  What is wrong in the frame before, `fault`
     [B, C, 1, h, w], is the first frame's neighbour; there it is the clean latents that count, as each has its own noise level."""
-    weighted = lambda x, w: (x.square() * w).sum()
+    mean = lambda x, w: (x.square() * w).sum() / (w.sum().clamp(min=1) * x.shape[1])
     alike = (sigma[:, 1:] == sigma[:, :-1]).float()[:, None, :, None, None]
-    both = torch.minimum(weight[:, :, 1:], weight[:, :, :-1]) * alike
-    change, share = weighted(error.diff(dim=2), both), both.sum()
+    change, both = error.diff(dim=2), torch.minimum(weight[:, :, 1:], weight[:, :, :-1]) * alike
     if fault is not None:
-        first = weight[:, :, :1]
-        change, share = change + weighted(fault.clamp(-SLIGHT, SLIGHT) + sigma[:, None, :1, None, None] * error[:, :, :1], first), share + first.sum()
-    channels = error.shape[1]
-    return weighted(error, weight) / (weight.sum().clamp(min=1) * channels), .5 * change / (share.clamp(min=1) * channels)
+        begins = fault.clamp(-SLIGHT, SLIGHT) + sigma[:, None, :1, None, None] * error[:, :, :1]
+        change, both = torch.cat([begins, change], 2), torch.cat([weight[:, :, :1], both], 2)
+    return mean(error, weight), .5 * mean(change, both)
 
 
 def draft_loss(draft, x0: torch.Tensor, subject: torch.Tensor, weight: float, channel_weight) -> tuple[torch.Tensor, torch.Tensor]:
