@@ -7,6 +7,7 @@
 #   train.sh imagine                                 what the transformer makes of the autoencoder's clips; then
 #   train.sh vae --freeze-encoder --imagined --resume …   the decoder alone, on that too
 #   train.sh all                                     the three in turn, with their default lengths
+#   train.sh soup A.pt B.pt --out C.pt               the average of several runs' checkpoints, better than each
 #   train.sh restore PACKAGE                         checkpoints of a package, to go on with --resume where none is left
 #   train.sh pieces split|join --pieces DIR          checkpoints as small files, to carry them to another machine and back
 #
@@ -20,7 +21,7 @@ set -euo pipefail
 stage=${1:---help}
 shift || true
 case $stage in
-    vae | prepare | transformer | imagine | restore | pieces | all) ;;
+    vae | prepare | transformer | imagine | soup | restore | pieces | all) ;;
     *) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; [ "$stage" = --help ] || [ "$stage" = -h ]; exit ;;
 esac
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -29,6 +30,7 @@ case $stage in
     prepare) exec "$python" -m papercut.prepare "$@" ;;
     transformer) exec "$python" -m papercut.train_transformer "$@" ;;
     imagine) exec "$python" -m papercut.imagine "$@" ;;
+    soup) exec "$python" -m papercut.soup "$@" ;;
     restore) exec "$python" -m papercut.restore "$@" ;;
     pieces) exec "$python" -m papercut.pieces "$@" ;;
     all)
