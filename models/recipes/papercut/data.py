@@ -51,6 +51,7 @@ class Job(NamedTuple):
     latest: float
     apart: bool = False
     moving: str | None = None  # only of scenes that go somewhere, with a camera whose name begins so
+    paired: bool = False  # only of scenes with a second subject
     masked: bool = False
 
 
@@ -64,7 +65,7 @@ def render_job(job: Job) -> tuple:
     """(index, scene, frames, masks or None, when each latent frame is: float32 [T], in latent frames since the scene began)"""
     rng = random.Random(job.seed)
     scene = Scene.sample(rng)
-    while job.moving is not None and not (scene.moving and scene.camera.startswith(job.moving)):
+    while (job.moving is not None and not (scene.moving and scene.camera.startswith(job.moving))) or (job.paired and scene.other == "none"):
         scene = Scene.sample(rng)
     parts = [(rng.uniform(0, job.latest) if rng.random() < .5 else 0., job.frames, 0)]  # each with its start, its frames, and latents that only lead up to it
     if job.apart:

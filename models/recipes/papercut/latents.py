@@ -18,7 +18,7 @@ from .world import WORLD, Scene
 KINDS = ("images", "clips", "sequences")
 MOVEMENTS = {"static": .15, "pan": .25, "zoom": .25, "tilt": .2, "orbit": .2, "approach": .15, "static beside": .2, "zoom beside": .2}  # how often they are drawn, however many of each there are
 BEGINNINGS = .9  # how often what follows on a single frame is a scene's own beginning
-SELDOM = 2.  # how much more often than there are pillars and second subjects are drawn
+SELDOM = {"pair": .25, "pillars": .08}  # how often second subjects and pillars are, likewise
 
 
 def shares(kind: str) -> dict[str, float]:
@@ -31,13 +31,20 @@ def movement(scene: Scene) -> str:
     return "approach" if scene.direction in ("towards", "away") else scene.camera.split()[0] + " beside" * scene.travels
 
 
+def seldom(scene: Scene) -> str:
+    """What few scenes have, or "" where there is nothing of the kind."""
+    return "pair" if scene.other != "none" else "pillars" if scene.pillars else ""
+
+
 def odds(pool: str, scenes: list[Scene]) -> list[float]:
-    """How often the scenes of a pool are drawn: all subjects alike, kinds of movement, where there is any, as often as MOVEMENTS says,
-    and what there is little of more often."""
+    """How often the scenes of a pool are drawn: all subjects alike, kinds of movement, where there is any, as often as MOVEMENTS says, and what
+    few scenes have as often as SELDOM says."""
     counts = collections.Counter(map(movement, scenes))
     of_movement = lambda s: 1 if pool.startswith("images") else MOVEMENTS[movement(s)] / counts[movement(s)]
-    seldom = lambda s: SELDOM if s.pillars or s.other != "none" else 1
-    return [of_movement(s) * seldom(s) / WORLD.subjects[s.subject] for s in scenes]
+    often, few = [of_movement(s) / WORLD.subjects[s.subject] for s in scenes], [seldom(s) for s in scenes]
+    share = {kind: sum(o for o, k in zip(often, few) if k == kind) / sum(often) for kind in set(few)}
+    wanted = SELDOM | {"": 1 - sum(SELDOM.values())}
+    return [o * wanted[k] / share[k] for o, k in zip(often, few)]
 
 
 @dataclasses.dataclass

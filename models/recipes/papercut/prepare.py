@@ -25,7 +25,7 @@ APART = "-apart"  # of whose clips the first three latent frames are the scene's
 # name: (how much of it, as a weight: in rendered frames, and in draws among its kind; width, height, frames, latest start in seconds)
 POOLS = {
     "sequences": (.1, 256, 160, 57, 3.), "sequences-deep": (.1, 256, 160, 121, 0.), f"sequences{APART}": (.1, 256, 160, 57, 0.),
-    "sequences-square": (.04, 192, 192, 57, 3.), "sequences-tall": (.04, 160, 256, 57, 3.), "sequences-tall-large": (.02, 192, 320, 57, 3.), "sequences-long": (.02, 320, 160, 57, 3.),
+    "sequences-square": (.07, 192, 192, 57, 3.), "sequences-tall": (.08, 160, 256, 57, 3.), "sequences-tall-large": (.02, 192, 320, 57, 3.), "sequences-long": (.02, 320, 160, 57, 3.),
     "clips-wide": (.41, 256, 160, 17, 3.), "clips-square": (.05, 192, 192, 17, 3.), "clips-tall": (.04, 160, 256, 17, 3.), "clips-long": (.04, 320, 160, 17, 3.), "clips-tall-large": (.01, 192, 320, 17, 3.),
     "images-wide": (.15, 256, 160, 1, 0.), "images-square": (.02, 192, 192, 1, 0.), "images-tall": (.02, 160, 256, 1, 0.), "images-long": (.02, 320, 160, 1, 0.),
     "images-wide-large": (.015, 320, 192, 1, 0.), "images-square-large": (.01, 256, 256, 1, 0.),
@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2 if parallel.device().type == "cuda" else 6)
     parser.add_argument("--seed", type=int, default=0, help="another seed makes other scenes, which are added")
     parser.add_argument("--moving", nargs="?", const="", metavar="CAMERA", help="only scenes that go somewhere, beside a traveller or by the camera's move; with a name (zoom), by that move")
+    parser.add_argument("--paired", action="store_true", help="only scenes with a second subject")
     parser.add_argument("--pools", nargs="+", default=[""], metavar="NAME", help="only pools whose names begin so: " + ", ".join(POOLS))
     parser.add_argument("--processes", type=int, default=cores(), help="processes that render (default: %(default)s)")
     args = parser.parse_args()
@@ -126,8 +127,8 @@ def main() -> None:
     vae, _ = load_vae(args.work)
     vae.to(device)
     if "importance" not in load(args.work / "vae.pt"):  # trained since: latents made before are no longer its own
-        if not set(MEASURED) <= set(done) or args.moving is not None:
-            parser.error(f"the latents' measure is taken from {' and '.join(MEASURED)} of all scenes: first run without --moving and --pools")
+        if not set(MEASURED) <= set(done) or args.moving is not None or args.paired:
+            parser.error(f"the latents' measure is taken from {' and '.join(MEASURED)} of all scenes: first run without --moving, --paired and --pools")
         for old in args.work.glob("data/latents-*.npz"):
             old.unlink()
     parallel.keep_pages()
@@ -138,7 +139,7 @@ def main() -> None:
             name = min(done, key=lambda n: frames_done[n] / POOLS[n][0])
             _, width, height, frames, latest = POOLS[name]
             n = 16 * args.processes
-            jobs = [Job(i, seed + i, width, height, frames, latest, name.endswith(APART), args.moving, masked=True) for i in range(n)]
+            jobs = [Job(i, seed + i, width, height, frames, latest, name.endswith(APART), args.moving, args.paired, masked=True) for i in range(n)]
             for clip in draw(pool, jobs, vae, device):
                 done[name].add(*clip)
             seed, frames_done[name] = seed + n, frames_done[name] + n * frames

@@ -33,6 +33,11 @@ DRAFT_CLIPS = 26  # of 256x160 a process and step while drafts are trained alone
 DRAFT_NOISE = .5, .9  # that drafts are told the truth through,
 NETWORK_NOISE = .6, 1.  # and the network: with less, what is wrong would be put right by that alone
 DRAFT_WEIGHT = .2  # what the draft's own error counts
+STEPS = 1., 2 / 3  # the noise levels that videos are made through by default, two steps and a shift of 2:
+AT_STEPS = .5  # how often it is these that are trained,
+OWN_FIRST = .4  # and of what follows how often the second step is, from what the network makes in the first
+FAINT = .4, 1.  # by how much weaker noise may be than its level says, in half of the clips: what scheduler.init_noise_sigma asks for
+AVERAGED = .003  # of each step in the average that networks are in the end; all of a run's steps alike while they are fewer
 LEAST = .04  # at less noise than this a frame counts as clean: nothing is learned from it
 CHANGE_WEIGHT = 2.  # what the change of the error from frame to frame counts: what moves, and what flickers
 SLIGHT = .2  # up to this a fault of the frame before is better kept for a while than put right at once, which is seen as a jump between chunks
@@ -43,10 +48,16 @@ def noise_levels(n: int, past: int, frames: int, shift: float) -> torch.Tensor:
     clean, but never all."""
     s = torch.sigmoid(torch.randn(n, 1))
     s = shift * s / (1 + (shift - 1) * s)
-    s = torch.where(torch.rand(n, 1) < .1, 1., s)
+    s = torch.where(torch.rand(n, 1) < AT_STEPS, torch.tensor(STEPS)[torch.randint(len(STEPS), (n, 1))], s)
     some = (torch.rand(n, 1) < .25) & (torch.rand(n, frames) < torch.rand(n, 1))
     some[torch.arange(n), torch.randint(frames, (n,))] = False
     return torch.cat([past_noise(n, s.device).expand(-1, past), torch.where(some, 0., s)], 1)
+
+
+def faint(noise: torch.Tensor) -> torch.Tensor:
+    """Noise [n, ...] that is weaker in half of the clips: less of it is left in what few steps make."""
+    n, device = len(noise), noise.device
+    return noise * torch.where(uniform((0, 1), n, device) < .5, uniform(FAINT, n, device), 1.)
 
 
 def weighted_errors(error: torch.Tensor, weight: torch.Tensor, sigma: torch.Tensor, fault: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -131,6 +142,7 @@ class Run:
         self.text, self.net = self.both["text"], self.both["net"]
         self.opt = MuonAdam(self.both.named_parameters(), args.lr, is_matrix, adam_scale=.4)
         self.it, self.resumed, self.words = state.get("it", 0), bool(state), words_of(self.tokenizer)
+        self.first = self.it
         known = state.get("words", self.words)
         self.new_words = torch.tensor([i for i, word in enumerate(self.words) if word not in known], device=self.device)
         if known != self.words:
@@ -166,7 +178,7 @@ class Run:
         descend(self.opt, loss, self.both, self.args.lr * rate, self.workers, clip=1.)
         self.it += 1
         with torch.no_grad():
-            of_step = .012 if self.resumed else max(.012, 1 / self.it)
+            of_step = max(AVERAGED, 1 / (self.it - self.first))
             for k, v in self.both.state_dict().items():
                 self.average[k].lerp_(v, of_step)
 
@@ -293,19 +305,29 @@ def train_network(run: Run, data: Latents) -> None:
         frames, fresh = torch.cat([anew, torch.arange(here.start, here.stop, device=device)]), slice(len(anew), None)
         truth, subject, chunk, times = stream.x0[:, :, here], stream.subject[:, here], stream.chunk[frames], stream.times[:, frames]
         seen, fault = torch.cat([stream.made[:, :, anew], truth], 2), stream.fault_before
+        own = kind != "images" and here.start > 0 and random.Random(-run.it).random() < OWN_FIRST
         sigma, noise = noise_levels(len(seen), len(anew), here.stop - here.start, args.shift).to(device), torch.randn_like(seen)
+        noise[:, :, fresh] = faint(noise[:, :, fresh])
+        if own:
+            sigma[:, fresh] = STEPS[0]
         s = sigma[:, None, :, None, None]
         x = (1 - s) * seen + s * noise
+        target = noise[:, :, fresh] - truth
         bake = parallel.agree(progress >= args.bake)
         with parallel.autocast():
             embeds, mask = run.text(ids, said_mask)
             draft = stream.draft(net, embeds[:, 0])
             drafts = [y[:, frames] for y in stream.drafts]  # without a gradient: a draft learns from its own error alone
+        if own:
+            with torch.no_grad(), parallel.autocast():
+                x[:, :, fresh] += (STEPS[1] - STEPS[0]) * net(x, 1000 * sigma, embeds, mask, *stream.past, chunk, drafts, times)[0][:, :, fresh]
+            sigma[:, fresh] = STEPS[1]
+            target = (x[:, :, fresh] - truth) / STEPS[1]
+        with parallel.autocast():
             v, keys, values = net(x, 1000 * sigma, embeds, mask, *stream.past, chunk, drafts, times)
             stream.keep(anew, keys[:, :, :len(anew)], values[:, :, :len(anew)])
-            x, v, noise, sigma, drafts = x[:, :, fresh], v[:, :, fresh], noise[:, :, fresh], sigma[:, fresh], [y[:, fresh] for y in drafts]
+            x, v, sigma, drafts = x[:, :, fresh], v[:, :, fresh], sigma[:, fresh], [y[:, fresh] for y in drafts]
             call = lambda x, sigma, embeds, mask, draft: net(x, 1000 * sigma, embeds, mask, *stream.past, draft=draft, times=times[:, fresh])[0]
-            target = noise - truth
             with torch.no_grad():
                 if bake:
                     target = target + guided(run, v, said_mask.sum(1) > 1, functools.partial(call, x, sigma), drafts if here.start else None, truth)

@@ -20,6 +20,7 @@ from .vae import VAE
 CROP = 128
 APART = 1, 2  # frames between which motion is followed, by turns of four steps, for every fourth may be of imagined latents
 FOLLOWED = .15  # what is led along a motion and differs by less than this, in -1..1, is the same place of a thing
+AVERAGED = .003  # of each step in the average that a decoder is in the end
 SIZES = {"wide": (256, 160), "square": (192, 192)}
 
 
@@ -42,15 +43,16 @@ def psnr(vae: VAE, clips: np.ndarray, faults: np.ndarray | None = None) -> float
 
 
 def batch(pools, rng, size: int) -> torch.Tensor:
-    """Random crops: uint8 [size, 13, CROP, CROP, 3], or twice as many of 5 frames: more scenes for the same work."""
+    """Random crops: uint8 [size, 13, CROP, CROP, 3], or twice as many of 5 frames: more scenes for the same work.  Of two places the one where more
+    moves is taken, for that is what is hard."""
     out = []
     size, frames = (2 * size, 5) if rng.random() < .6 else (size, 13)
     for _ in range(size):
         pool = pools[rng.choice(len(pools), p=[.75, .25])]
         clip = pool[rng.integers(held_out(pool), len(pool))]
-        y, x = rng.integers(0, clip.shape[1] - CROP + 1), rng.integers(0, clip.shape[2] - CROP + 1)
         t = rng.integers(0, clip.shape[0] - frames + 1)
-        piece = clip[t:t + frames, y:y + CROP, x:x + CROP]
+        places = [(rng.integers(0, clip.shape[1] - CROP + 1), rng.integers(0, clip.shape[2] - CROP + 1)) for _ in range(2)]
+        piece = max((clip[t:t + frames, y:y + CROP, x:x + CROP] for y, x in places), key=lambda p: np.abs(p[4].astype(np.int16) - p[0]).mean())
         out.append(piece[:, :, ::-1] if rng.random() < .5 else piece)
     return torch.from_numpy(np.stack(out))
 
@@ -205,7 +207,7 @@ def train(rank: int, workers: int, args) -> None:
         it += 1
         with torch.no_grad():
             for k, v in vae.state_dict().items():
-                average[k].lerp_(v, max(.01, 1 / (it - first)))
+                average[k].lerp_(v, max(AVERAGED, 1 / (it - first)))
         if it % 25 == 0:
             ema = mse.item() if ema is None else .8 * ema + .2 * mse.item()
             say(f"{it} {spent:.0f}s loss {loss.item():.4f} flicker {flicker.item():.4f} where followed {followed.item():.4f} train {10 * np.log10(4 / ema):.2f} dB latents {z.std().item():.2f} strayed {strayed.item() ** .5:.2f}")

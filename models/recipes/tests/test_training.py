@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from papercut import checkpoints, pieces
+from papercut import checkpoints, pieces, soup
 from papercut.data import FAR, LEAD, OPENING, Job, render_job, decoder_target, encoder_input, prefetch, to_steps
 from papercut.imagine import imagine
-from papercut.latents import Latents
+from papercut.latents import SELDOM, Latents, odds
 from papercut.prepare import measure
 from papercut.streams import LAPS, NOISY_PAST, WINDOW, WORST, Stream, Underway, behind_gap, chunks_of, worn
 from papercut.text_encoder import TextEncoder
-from papercut.train_transformer import SLIGHT, draft_loss, likely, noise_levels, weighted_errors
-from papercut.train_vae import cut, flickers, flows, held_out, imagined_batch, led
+from papercut.train_transformer import AT_STEPS, FAINT, SLIGHT, STEPS, draft_loss, faint, likely, noise_levels, weighted_errors
+from papercut.train_vae import batch, cut, flickers, flows, held_out, imagined_batch, led
 from papercut.transformer import CHUNK, SINK, Transformer, clock
 from papercut.vae import LATENT_CHANNELS, LATENT_RATE, VAE, Decoder, Memory
 from papercut.world import Scene
@@ -40,6 +40,13 @@ class Clips(unittest.TestCase):
         mean, std = measure(pictures, clips)
         self.assertEqual((mean.shape, std.shape), ((2,), (2,)))
         self.assertTrue(np.allclose(mean, 3, atol=.15) and abs(std[0] - 2) < .1 and abs(std[1] - .433) < .05, (mean, std))
+
+    def test_a_crop_is_rather_where_something_moves(self):
+        pool = np.zeros((20, 13, 128, 256, 3), np.uint8)
+        pool[..., 1] = np.arange(256)  # how far to the right
+        pool[..., 128:, 0] = 19 * np.arange(13)[:, None, None]
+        crops = np.concatenate([batch([pool, pool], np.random.default_rng(i), 4).numpy()[:, 0] for i in range(100)])
+        self.assertTrue(.6 < crops[:, 0, :, 1].min(1).mean() / 128 < .74)  # 2/3; of any place 1/2
 
     def test_a_crop_of_imagined_latents_lies_where_its_frames_do(self):
         pool = np.zeros((20, 5, 192, 256, 3), np.uint8)
@@ -103,6 +110,16 @@ class NoiseLevels(unittest.TestCase):
     def test_free_frames_of_a_chunk_share_a_level(self):
         for row in self.chunk:
             self.assertEqual(len({float(s) for s in row if s > 0}), 1)
+
+    def test_half_of_the_clips_are_at_the_levels_that_videos_are_made_through(self):
+        level = self.chunk.amax(1)
+        for step in STEPS:
+            self.assertAlmostEqual(float((level == step).float().mean()), AT_STEPS / len(STEPS), delta=.06)
+
+    def test_noise_is_weaker_in_half_of_the_clips(self):
+        size = faint(torch.ones(1000, 2, 1, 1, 1)).flatten(1)
+        self.assertTrue((size[:, 0] == size[:, 1]).all() and size.min() >= FAINT[0] and size.max() == 1)
+        self.assertAlmostEqual(float((size[:, 0] == 1).float().mean()), .5, delta=.06)
 
     def test_what_lies_before_is_clean_or_nearly(self):
         self.assertLessEqual(self.before.max(), NOISY_PAST)
@@ -477,6 +494,16 @@ class Draws(unittest.TestCase):
             self.assertEqual(times[0].diff().lt(1.5).tolist(), [True, True, False, True, True, True, True, True])
             self.assertEqual(data.draw(rng, "sequences", 1, chunks_of(31, rng))[0].shape[2], 15)
 
+    def test_what_few_scenes_have_is_drawn_as_often_however_many_there_are(self):
+        plain = Scene("cat", "garden", "day", "white", "sit", "none", "static", "clear", 1)
+        scenes = [plain] * 50 + [plain.with_(other="dog", other_color="brown")] * 3 + [plain.with_(pillars=True)] * 7
+        often = np.array(odds("images-wide", scenes)) / sum(odds("images-wide", scenes))
+        self.assertAlmostEqual(often[50:53].sum(), SELDOM["pair"])
+        self.assertAlmostEqual(often[53:].sum(), SELDOM["pillars"])
+
+    def test_second_subjects_alone_can_be_rendered(self):
+        self.assertNotIn("none", [render_job(Job(0, seed, 32, 32, 1, 0., paired=True))[1].other for seed in range(8)])
+
     def test_a_clip_in_two_parts_has_the_scenes_beginning_and_a_later_time_a_chunks_loop_apart(self):
         _, scene, frames, masks, times = render_job(Job(0, 7, 64, 48, 57, 0., apart=True, masked=True))
         self.assertEqual((frames.shape, masks.shape, times.shape), ((57 + LEAD, 48, 64, 3), (15, 3, 4), (15,)))
@@ -543,6 +570,13 @@ class Checkpoints(unittest.TestCase):
         self.assertTrue(torch.equal(grown["text.words.weight"][1], made["text.words.weight"][1]))
         self.assertTrue(torch.equal(grown["text.layers.0.o.weight"], old["text"].layers[0].o.weight))
         self.assertEqual(grown["text.heads.subject.weight"].shape, (40, 256))
+
+    def test_a_soup_is_the_weighted_mean_of_runs_and_of_one_network_only(self):
+        one, other = ({"w": torch.full((2, 3), value), "count": torch.tensor(5)} for value in (1., 5.))
+        self.assertTrue(torch.equal(soup.mean([one, other], [3, 1])["w"], torch.full((2, 3), 2.)))
+        self.assertEqual(soup.mean([one, other], [3, 1])["count"], 5)
+        with self.assertRaises(SystemExit):
+            soup.mean([one, {"w": torch.zeros(2, 4), "count": torch.tensor(5)}], [1, 1])
 
     def test_pieces_bring_back_the_averaged_weights(self):
         with tempfile.TemporaryDirectory() as folder:
