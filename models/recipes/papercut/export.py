@@ -128,6 +128,7 @@ type = "FlowMatchEulerDiscreteScheduler"
 num_train_timesteps = 1000
 shift = {args.shift}
 sigma_schedule = "linspace"
+init_noise_sigma = {args.init_noise_sigma}
 
 [defaults]
 num_inference_steps = {args.steps}
@@ -185,6 +186,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="default number of denoising steps")
     parser.add_argument("--guidance", type=float, default=1.0, help="default guidance scale")
     parser.add_argument("--shift", type=float, default=2.0, help="shift of the noise levels")
+    parser.add_argument("--init-noise-sigma", type=float, default=.8, help="size of the noise that videos begin with, 0..1: with less of it they tremble less (default: %(default)s)")
     parser.add_argument("--untrained", action="store_true", help="random weights where there is no checkpoint")
     args = parser.parse_args()
     vae, vae_note = checkpoints.load_vae(args.work, args.untrained)
