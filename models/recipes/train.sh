@@ -11,7 +11,7 @@
 #   train.sh restore PACKAGE                         checkpoints of a package, to go on with --resume where none is left
 #   train.sh pieces split|join --pieces DIR          checkpoints as small files, to carry them to another machine and back
 #
-# All take --work DIR for checkpoints, data and logs (default: $LATENTFLOW_WORK or ~/.cache/latentflow), and --help.
+# All but soup take --work DIR for checkpoints, data and logs (default: $LATENTFLOW_WORK or ~/.cache/latentflow), and --help.
 # A GPU is used where there is one; the lengths by default are then those of three calls of ten minutes:
 #
 #   train.sh vae; train.sh pieces split --pieces P

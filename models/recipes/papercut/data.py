@@ -54,6 +54,10 @@ class Job(NamedTuple):
     paired: bool = False  # only of scenes with a second subject
     masked: bool = False
 
+    def takes(self, scene: Scene) -> bool:
+        goes = self.moving is None or (scene.moving and scene.camera.startswith(self.moving))
+        return goes and (not self.paired or scene.other != "none")
+
 
 OPENING = 9  # frames: a video's first three latents
 LEAD_LATENTS = 2  # that the encoder has to have seen before what lies apart
@@ -65,7 +69,7 @@ def render_job(job: Job) -> tuple:
     """(index, scene, frames, masks or None, when each latent frame is: float32 [T], in latent frames since the scene began)"""
     rng = random.Random(job.seed)
     scene = Scene.sample(rng)
-    while (job.moving is not None and not (scene.moving and scene.camera.startswith(job.moving))) or (job.paired and scene.other == "none"):
+    while not job.takes(scene):
         scene = Scene.sample(rng)
     parts = [(rng.uniform(0, job.latest) if rng.random() < .5 else 0., job.frames, 0)]  # each with its start, its frames, and latents that only lead up to it
     if job.apart:

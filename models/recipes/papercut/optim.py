@@ -21,6 +21,16 @@ def orthogonalise(g: torch.Tensor, steps: int = 3) -> torch.Tensor:
     return x
 
 
+AVERAGED = .003  # of a step in the average that networks are in the end; all steps of a run alike while they are fewer
+
+
+@torch.no_grad()
+def take_average(average: dict[str, torch.Tensor], state: dict[str, torch.Tensor], steps: int) -> None:
+    """Leads the running average of a run's weights towards their `state` after so many steps, 1 at first."""
+    for k, v in state.items():
+        average[k].lerp_(v, max(AVERAGED, 1 / steps))
+
+
 class MuonAdam(torch.optim.Optimizer):
     def __init__(self, named_parameters, lr: float, is_matrix, momentum: float = .95, betas=(.9, .98), weight_decay: float = .01, adam_scale: float = 1.):
         groups = {True: [], False: []}

@@ -19,7 +19,7 @@ from .captions import ATTRIBUTES, UNSAID, caption
 from .checkpoints import load, save, with_words
 from .data import add_work
 from .latents import KINDS, Latents, movement
-from .optim import MuonAdam
+from .optim import MuonAdam, take_average
 from .streams import Stream, Underway, chunks_of, noised, past_noise, uniform
 from .text_encoder import TextEncoder, targets
 from .tokenizer import make_tokenizer, pad_batch, words_of
@@ -37,7 +37,6 @@ STEPS = 1., 2 / 3  # the noise levels that videos are made through by default, t
 AT_STEPS = .5  # how often it is these that are trained,
 OWN_FIRST = .4  # and of what follows how often the second step is, from what the network makes in the first
 FAINT = .4, 1.  # by how much weaker noise may be than its level says, in half of the clips: what scheduler.init_noise_sigma asks for
-AVERAGED = .003  # of each step in the average that networks are in the end; all of a run's steps alike while they are fewer
 LEAST = .04  # at less noise than this a frame counts as clean: nothing is learned from it
 CHANGE_WEIGHT = 2.  # what the change of the error from frame to frame counts: what moves, and what flickers
 SLIGHT = .2  # up to this a fault of the frame before is better kept for a while than put right at once, which is seen as a jump between chunks
@@ -177,10 +176,7 @@ class Run:
         """One step at a share `rate` of the learning rate."""
         descend(self.opt, loss, self.both, self.args.lr * rate, self.workers, clip=1.)
         self.it += 1
-        with torch.no_grad():
-            of_step = max(AVERAGED, 1 / (self.it - self.first))
-            for k, v in self.both.state_dict().items():
-                self.average[k].lerp_(v, of_step)
+        take_average(self.average, self.both.state_dict(), self.it - self.first)
 
     def save(self) -> None:
         if self.rank == 0:

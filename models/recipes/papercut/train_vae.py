@@ -14,13 +14,12 @@ from torch.nn import functional as F
 from . import parallel
 from .checkpoints import fit, load, save
 from .data import add_work, cores, decoder_target, encoder_input, faults_path, make_pool, prefetch, to_steps
-from .optim import MuonAdam
+from .optim import MuonAdam, take_average
 from .vae import VAE
 
 CROP = 128
 APART = 1, 2  # frames between which motion is followed, by turns of four steps, for every fourth may be of imagined latents
 FOLLOWED = .15  # what is led along a motion and differs by less than this, in -1..1, is the same place of a thing
-AVERAGED = .003  # of each step in the average that a decoder is in the end
 SIZES = {"wide": (256, 160), "square": (192, 192)}
 
 
@@ -205,9 +204,7 @@ def train(rank: int, workers: int, args) -> None:
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.)
         opt.step()
         it += 1
-        with torch.no_grad():
-            for k, v in vae.state_dict().items():
-                average[k].lerp_(v, max(AVERAGED, 1 / (it - first)))
+        take_average(average, vae.state_dict(), it - first)
         if it % 25 == 0:
             ema = mse.item() if ema is None else .8 * ema + .2 * mse.item()
             say(f"{it} {spent:.0f}s loss {loss.item():.4f} flicker {flicker.item():.4f} where followed {followed.item():.4f} train {10 * np.log10(4 / ema):.2f} dB latents {z.std().item():.2f} strayed {strayed.item() ** .5:.2f}")
