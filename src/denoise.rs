@@ -411,8 +411,11 @@ impl Diffuser {
         let (mut noise, image_noise) = self.draw(&mut generator, axes, layout)?;
         let (mut sample, begin) = match start {
             Start::Noise(_) => {
-                if schedule.init_noise_sigma != 1.0 {
-                    noise.iter_mut().for_each(|x| *x *= schedule.init_noise_sigma);
+                let follows = self.caches.first().is_some_and(|cache| cache.frames() > 0);
+                let quieter = stream.filter(|_| follows).and_then(|stream| stream.init_noise_sigma);
+                let init_noise_sigma = quieter.unwrap_or(schedule.init_noise_sigma);
+                if init_noise_sigma != 1.0 {
+                    noise.iter_mut().for_each(|x| *x *= init_noise_sigma);
                 }
                 (noise.clone(), 0)
             }

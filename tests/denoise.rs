@@ -167,6 +167,23 @@ mod a_chunk {
     }
 
     #[test]
+    fn follows_with_noise_as_loud_as_the_package_says() {
+        let (_folder, quiet) = model_that_says("[stream]", "init_noise_sigma = 0.5");
+        let noise = |model: &Arc<Model>| {
+            let still = |o: &mut DiffuseOptions| (o.cfg_zero_star, o.cfg_zero_init_steps) = (true, 99);
+            let (mut diffuser, red) = (diffuser(model, still), embeds(model, "red"));
+            [0; 3].map(|_| chunk(&mut diffuser, &red, 2))
+        };
+        let [begins, follows, last] = noise(&model("tiny-stream"));
+        let half = |chunk: Vec<f32>| chunk.iter().map(|x| 0.5 * x).collect::<Vec<_>>();
+        assert_eq!(
+            noise(&quiet),
+            [begins, half(follows), half(last)],
+            "what a scene begins with is as loud as ever"
+        );
+    }
+
+    #[test]
     fn is_decided_by_seed_prompt_and_the_chunks_before() {
         let model = model("tiny-stream");
         let (red, dog) = (embeds(&model, "red"), embeds(&model, "dog"));

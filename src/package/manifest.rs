@@ -386,6 +386,9 @@ pub struct StreamConfig {
     /// arXiv:2506.08009).
     #[serde(default)]
     pub context_noise: f32,
+    /// What the first noise of chunks that follow on others is multiplied by, above 0 and up to 1, in the place of
+    /// `scheduler.init_noise_sigma`: a scene may begin in many ways, and then go on calmly.
+    pub init_noise_sigma: Option<f32>,
 }
 
 impl Manifest {
@@ -558,6 +561,19 @@ impl StreamConfig {
                 "`stream.context_noise` is a share of noise, which {} does not know; it is for models of rectified flow",
                 scheduler.name()
             ));
+        }
+        if let Some(sigma) = self.init_noise_sigma {
+            if !(sigma > 0.0 && sigma <= 1.0) {
+                return Err(format!(
+                    "`stream.init_noise_sigma` is {sigma}; it must be above 0 and at most 1"
+                ));
+            }
+            if !scheduler.is_flow() {
+                return Err(format!(
+                    "`stream.init_noise_sigma` is not for {}; it is for models of rectified flow",
+                    scheduler.name()
+                ));
+            }
         }
         Ok(())
     }

@@ -54,7 +54,8 @@ class Package:
         guidance = defaults["guidance_scale"] if guidance is None else guidance
         levels = sigmas(steps, shift or self.config["scheduler"]["shift"])
         prompts = [self.embed(prompt)] + ([self.embed("")] if guidance != 1 else [])
-        init_noise_sigma = np.float32(self.config["scheduler"].get("init_noise_sigma", 1.))
+        begins = np.float32(self.config["scheduler"].get("init_noise_sigma", 1.))
+        follows = np.float32(stream.get("init_noise_sigma", begins))
         h, w = height // 16, width // 16
         past = [np.zeros((2, self.layers, 1, 0, h * w // 4, self.width), np.float32) for _ in prompts]
         rng, out = np.random.default_rng(seed), []
@@ -62,7 +63,7 @@ class Package:
         starts = sorted({*range(0, frames, chunk), *range(stream.get("first", chunk), frames)[:1]})
         for first, end in zip(starts, [*starts[1:], frames]):
             t = end - first
-            x = rng.standard_normal((1, self.config["latents"]["channels"], t, h, w), np.float32) * init_noise_sigma
+            x = rng.standard_normal((1, self.config["latents"]["channels"], t, h, w), np.float32) * (follows if first else begins)
             free = np.ones(t, np.float32)
             for i in range(t):
                 if given and first + i in given:
