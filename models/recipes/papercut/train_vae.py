@@ -18,7 +18,7 @@ from .optim import MuonAdam, take_average
 from .vae import VAE
 
 CROP = 128
-APART = 1, 2  # frames between which motion is followed, by turns of four steps, for every fourth may be of imagined latents
+APART = 1, 2  # frames between which motion is followed, by turns of four steps, for every second may be of imagined latents
 FOLLOWED = .15  # what is led along a motion and differs by less than this, in -1..1, is the same place of a thing
 SIZES = {"wide": (256, 160), "square": (192, 192)}
 
@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--from", dest="source", type=pathlib.Path, help="start from this checkpoint of another, perhaps narrower, autoencoder")
     parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder alone, so that latents already made stay valid")
-    parser.add_argument("--imagined", action="store_true", help="every fourth step decodes latents with the faults that they have when the transformer makes them (papercut.imagine)")
+    parser.add_argument("--imagined", action="store_true", help="every second step decodes latents with the faults that they have when the transformer makes them (papercut.imagine)")
     parser.add_argument("--stay", type=float, default=0., help="weight of how far latents go from where they were, in their standard deviations, so that a transformer that knows them can go on")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--flicker", type=float, default=2., help="weight of the change of the error from frame to frame")
@@ -174,7 +174,7 @@ def train(rank: int, workers: int, args) -> None:
         left = 1 - spent / (args.minutes * 60)
         for g in opt.param_groups:
             g["lr"] = args.lr * min(1, (it - first + 1) / 60) * min(1., max(.03, left / .4))
-        clips, faults = imagined_batch(pools[0], imagined, rng, args.batch) if imagined is not None and it % 4 == 0 else (next(batches), None)
+        clips, faults = imagined_batch(pools[0], imagined, rng, args.batch) if imagined is not None and it % 2 == 0 else (next(batches), None)
         steps = to_steps(clips.to(device))
         b, t = steps.shape[:2]
         with parallel.autocast():
@@ -182,7 +182,7 @@ def train(rank: int, workers: int, args) -> None:
             with torch.no_grad():
                 was = before(encoder_input(steps), t)[0] if args.stay else z
             shown = z
-            if it % 8 == 2:
+            if it % 8 == 3:
                 at = int(rng.integers(1, t))
                 shown, steps = cut(z.view(b, t, *z.shape[1:]), at).flatten(0, 1), cut(steps, at)
             # From faults the decoder learns alone: an encoder would make its latents so large that they look small.
