@@ -13,7 +13,7 @@ from .. import detectors
 from ..captions import ATTRIBUTES
 from ..world import CAMERAS, Scene
 from .attributes import LATENT_FRAMES, asked, compare
-from .bench import HEIGHT, LANGUAGES, WIDTH, Bench, full_prompt, judged_scenes, render
+from .bench import HEIGHT, LANGUAGES, RATE, WIDTH, Bench, full_prompt, judged_scenes, render
 from .codec import flicker, seams
 from .figures import interval, movement, table
 
@@ -93,21 +93,21 @@ def pans(bench: Bench) -> dict:
 
 
 def long_video(bench: Bench, job) -> list[tuple[dict[str, str], float]]:
-    """What detectors read, and movement, in the beginning and at the end of a video of many latent frames."""
+    """What detectors read, and movement, in the beginning and at the end of a video of many latent frames, and then of its render at these times."""
     i, scene, latent_frames = job
     latents = bench.package.generate(full_prompt(scene, LANGUAGES[i % 2], i), latent_frames, WIDTH, HEIGHT, seed=bench.seed + i)
-    out = []
-    for cut in (slice(3, 21), slice(latent_frames - 18, latent_frames)):
-        frames = bench.package.decode(latents[:, :, cut])[-(4 * LATENT_FRAMES - 3):]  # the first of them start the decoder
-        out.append((bench.detectors.read(frames), movement(frames)))
-    return out
+    cuts, count = (slice(3, 21), slice(latent_frames - 18, latent_frames)), 4 * LATENT_FRAMES - 3
+    made = [bench.package.decode(latents[:, :, cut])[-count:] for cut in cuts]  # the first of them start the decoder
+    real = [render(scene, count, start=(4 * cut.stop - 3 - count) / RATE) for cut in cuts]
+    return [(bench.detectors.read(frames), movement(frames)) for frames in made + real]
 
 
 def drift(bench: Bench, seconds: int = 60) -> dict:
-    """What detectors read two seconds into a video and in its last seconds."""
+    """What detectors read two seconds into a video and in its last seconds, and in renders, for in theirs, too, one may have gone away."""
     scenes = [s for s in judged_scenes(400, 99) if s.camera == "static"][:bench.count(24, 2)]
     found = bench.map(f"{seconds} s of one prompt", long_video, [(i, scene, seconds * 6 + 1) for i, scene in enumerate(scenes)])
-    wanted, moments = [asked(s) for s in scenes], dict(zip(("2", str(seconds)), zip(*found)))
+    wanted, times = [asked(s) for s in scenes], ("2", str(seconds))
+    moments = dict(zip((*times, *(f"{t} renders" for t in times)), zip(*found)))
     return {"videos": len(scenes), "seen": {k: compare(wanted, [seen for seen, _ in v]) for k, v in moments.items()},
             "movement": {k: float(np.mean([moved for _, moved in v])) for k, v in moments.items()}}
 
@@ -172,8 +172,8 @@ def markdown(r: dict) -> str:
     if r["pillars"]:
         rows.append(["same subject and colour along pillars", r["pillars"]["generated"], r["pillars"]["renders"], r["pillars"]["generated"] / r["pillars"]["renders"]])
     d = r["drift"]
-    early, late = list(d["seen"])
-    lines = [[k, interval(d["seen"][early][k]), interval(d["seen"][late][k])] for k in detectors.CLASSES if d["seen"][early][k]["n"]]
-    lines.append(["movement", d["movement"][early], d["movement"][late]])
+    early, late, *_ = moments = list(d["seen"])
+    lines = [[k, *(interval(d["seen"][m][k]) for m in moments)] for k in detectors.CLASSES if d["seen"][early][k]["n"]]
+    lines.append(["movement", *(d["movement"][m] for m in moments)])
     return (f"{c['videos']} videos:\n\n" + table(["", "generated", "renders", "ratio"], rows) + f"\n\n{d['videos']} videos of a minute:\n\n"
-            + table(["", f"at {early} s", f"at {late} s"], lines) + ("" if r["pillars"] else "\n\nPillars are not in this package's world."))
+            + table(["", f"at {early} s", f"at {late} s", f"renders at {early} s", f"renders at {late} s"], lines) + ("" if r["pillars"] else "\n\nPillars are not in this package's world."))
