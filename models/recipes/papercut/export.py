@@ -140,6 +140,7 @@ window = {WINDOW}
 sink = {SINK}
 first = 1
 context_noise = {CONTEXT_NOISE}
+init_noise_sigma = {args.following_noise_sigma}
 '''
 
 
@@ -186,7 +187,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="default number of denoising steps")
     parser.add_argument("--guidance", type=float, default=1.0, help="default guidance scale")
     parser.add_argument("--shift", type=float, default=2.0, help="shift of the noise levels")
-    parser.add_argument("--init-noise-sigma", type=float, default=.8, help="size of the noise that videos begin with, 0..1: with less of it they tremble less (default: %(default)s)")
+    parser.add_argument("--init-noise-sigma", type=float, default=1., help="size of the noise that scenes begin with, 0..1: with less of it seeds are more alike (default: %(default)s)")
+    parser.add_argument("--following-noise-sigma", type=float, default=.6, help="size of the noise of what follows, 0..1: with less of it videos tremble less (default: %(default)s)")
     parser.add_argument("--untrained", action="store_true", help="random weights where there is no checkpoint")
     args = parser.parse_args()
     vae, vae_note = checkpoints.load_vae(args.work, args.untrained)

@@ -24,7 +24,7 @@ LAPS = 8  # how often faults go through a sequence, at most,
 OTHERS = .5  # and how often the next one is another
 WORN = .4  # how often subjects have worn away as well where a sequence is gone through again
 NOISY_PAST = .15  # the most noise that networks get used to in what they follow on, in most of the clips
-CONTEXT_NOISE = .07  # of it, what a video sees its past through: what is wrong there is less believed then, but with more what moves fast dissolves
+CONTEXT_NOISE = .03  # of it, what a video sees its past through: what is wrong there is less believed then, but with more each chunk begins with a jump, and what moves fast dissolves
 
 
 def chunks_of(frames: int, rng: random.Random) -> torch.Tensor:
