@@ -99,35 +99,26 @@ fn a_stream_s_timesteps_end_at_0() {
 }
 
 #[test]
-fn a_stream_s_noise_is_never_louder_than_a_scene_s_first() {
-    for sigma in ["0.0", "1.5", "-0.5", "nan"] {
-        let error = wrong("tiny-stream", "[stream]", &format!("[stream]\ninit_noise_sigma = {sigma}"));
-        let words = ["model.toml", "stream.init_noise_sigma", "above 0 and at most 1"];
-        assert!(words.iter().all(|word| error.contains(word)), "{sigma}: {error}");
-    }
-    let copy = util::copy_of("tiny-stream");
-    util::edit(&copy, "model.toml", "[stream]", "[stream]\ninit_noise_sigma = 0.5");
-    util::edit(&copy, "model.toml", "\"FlowMatchEulerDiscreteScheduler\"", "\"EulerDiscreteScheduler\"");
-    util::edit(&copy, "model.toml", "shift = 1.0", "beta_end = 0.02");
-    let error = Package::open(copy.path()).expect_err("no flow").to_string();
-    assert!(error.contains("stream.init_noise_sigma") && error.contains("rectified flow"), "{error}");
-}
-
-#[test]
-fn a_stream_s_context_noise_is_a_share_of_a_flow() {
-    for (to, words) in [
-        ("[stream]\ncontext_noise = 1.0", ["stream.context_noise", "below 1"]),
-        ("[stream]\ncontext_noise = -0.1", ["stream.context_noise", "from 0"]),
+fn a_stream_s_noise_is_within_bounds_and_for_flows() {
+    for (noise, words) in [
+        ("context_noise = 1.0", ["stream.context_noise", "below 1"]),
+        ("context_noise = -0.1", ["stream.context_noise", "from 0"]),
+        ("init_noise_sigma = 0.0", ["stream.init_noise_sigma", "above 0 and at most 1"]),
+        ("init_noise_sigma = 1.5", ["stream.init_noise_sigma", "above 0 and at most 1"]),
+        ("init_noise_sigma = nan", ["stream.init_noise_sigma", "above 0 and at most 1"]),
     ] {
-        let error = wrong("tiny-stream", "[stream]", to);
-        assert!(words.iter().all(|word| error.contains(word)), "{to}: {error}");
+        let error = wrong("tiny-stream", "[stream]", &format!("[stream]\n{noise}"));
+        assert!(words.iter().all(|word| error.contains(word)), "{noise}: {error}");
     }
-    let copy = util::copy_of("tiny-stream");
-    util::edit(&copy, "model.toml", "[stream]", "[stream]\ncontext_noise = 0.1");
-    util::edit(&copy, "model.toml", "\"FlowMatchEulerDiscreteScheduler\"", "\"EulerDiscreteScheduler\"");
-    util::edit(&copy, "model.toml", "shift = 1.0", "beta_end = 0.02");
-    let error = Package::open(copy.path()).expect_err("no share of noise").to_string();
-    assert!(error.contains("stream.context_noise") && error.contains("rectified flow"), "{error}");
+    for noise in ["context_noise = 0.1", "init_noise_sigma = 0.5"] {
+        let copy = util::copy_of("tiny-stream");
+        util::edit(&copy, "model.toml", "[stream]", &format!("[stream]\n{noise}"));
+        util::edit(&copy, "model.toml", "\"FlowMatchEulerDiscreteScheduler\"", "\"EulerDiscreteScheduler\"");
+        util::edit(&copy, "model.toml", "shift = 1.0", "beta_end = 0.02");
+        let error = Package::open(copy.path()).expect_err("another scheduler").to_string();
+        let field = noise.split(' ').next().unwrap();
+        assert!(error.contains(&format!("stream.{field}")) && error.contains("rectified flow"), "{error}");
+    }
 }
 
 #[test]
