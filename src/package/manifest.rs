@@ -556,24 +556,18 @@ impl StreamConfig {
                 self.context_noise
             ));
         }
-        if self.context_noise > 0.0 && !scheduler.is_flow() {
+        if let Some(sigma) = self.init_noise_sigma.filter(|&sigma| !(sigma > 0.0 && sigma <= 1.0)) {
+            return Err(format!("`stream.init_noise_sigma` is {sigma}; it must be above 0 and at most 1"));
+        }
+        let of_flows = [
+            ("context_noise", self.context_noise > 0.0),
+            ("init_noise_sigma", self.init_noise_sigma.is_some()),
+        ];
+        if let Some((field, _)) = of_flows.iter().find(|(_, wanted)| *wanted && !scheduler.is_flow()) {
             return Err(format!(
-                "`stream.context_noise` is a share of noise, which {} does not know; it is for models of rectified flow",
+                "`stream.{field}` is about noise as models of rectified flow know it; {} does not",
                 scheduler.name()
             ));
-        }
-        if let Some(sigma) = self.init_noise_sigma {
-            if !(sigma > 0.0 && sigma <= 1.0) {
-                return Err(format!(
-                    "`stream.init_noise_sigma` is {sigma}; it must be above 0 and at most 1"
-                ));
-            }
-            if !scheduler.is_flow() {
-                return Err(format!(
-                    "`stream.init_noise_sigma` is not for {}; it is for models of rectified flow",
-                    scheduler.name()
-                ));
-            }
         }
         Ok(())
     }
