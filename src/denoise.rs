@@ -13,7 +13,7 @@ use crate::parameters::{self, Axes};
 use crate::patches;
 use crate::runtime::{Cancel, ExecutionProvider, Feeds, Graph, Tensor, Tensors};
 use crate::sampler::Sampler;
-use crate::schedule::SchedulerConfig;
+use crate::schedule::{Schedule, SchedulerConfig};
 use crate::step_cache::StepCache;
 use crate::vae::{self, Pixels};
 
@@ -32,7 +32,7 @@ pub struct DiffuseOptions {
     pub height: usize,
     /// Frames a second, for models that are told.
     pub frame_rate: f32,
-    /// Denoising steps, from 1.
+    /// Denoising steps, from 1; what a scene begins with may take more (`stream.first_num_inference_steps`).
     pub num_inference_steps: usize,
     /// Classifier-free guidance (Ho and Salimans, 2022); at 1 and below the negative prompt is not looked at. A denoiser with
     /// guidance in it is told this number instead. `None` is the package's, each denoiser's own where it has one.
@@ -337,11 +337,13 @@ impl Diffuser {
         let Some(first) = first.filter(|&first| self.is_scene_start() && first < num_latent_frames) else {
             return self.make(Start::Noise(num_latent_frames), positive, negative, cancel, on_step);
         };
-        let mut go = |index, frames| {
-            let mut on_step = |step, steps, sample: &[f32]| on_step(index * steps + step, 2 * steps, sample);
+        let rest = num_latent_frames - first;
+        let steps = [self.schedule(first, true)?.len(), self.schedule(rest, false)?.len()];
+        let mut go = |frames, done| {
+            let mut on_step = |step, _, sample: &[f32]| on_step(done + step, steps[0] + steps[1], sample);
             self.make(Start::Noise(frames), positive, negative, cancel, &mut on_step)
         };
-        let (head, tail) = (go(0, first)?, go(1, num_latent_frames - first)?);
+        let (head, tail) = (go(first, 0)?, go(rest, steps[0])?);
         let channels = self.latent_shape(1)[0];
         let by_channel =
             head.chunks_exact(head.len() / channels).zip(tail.chunks_exact(tail.len() / channels));
@@ -372,6 +374,19 @@ impl Diffuser {
         self.make(Start::Video(video, strength), positive, negative, cancel, on_step)
     }
 
+    /// Returns the steps of a chunk of `num_latent_frames`, which may be what a scene `begins` with.
+    fn schedule(&self, num_latent_frames: usize, begins: bool) -> Result<Schedule> {
+        let config = &self.options.scheduler;
+        let first = self.model.manifest().stream.filter(|_| begins).and_then(|s| s.first_num_inference_steps);
+        let steps = self.options.num_inference_steps.max(first.unwrap_or(0));
+        let seq_len = patches::seq_len(self.latent_shape(num_latent_frames), self.token_size(), 1)?;
+        config.schedule(steps, seq_len).map_err(|reason| Error::Setting {
+            setting: "scheduler",
+            value: config.name().into(),
+            reason,
+        })
+    }
+
     fn make(
         &mut self,
         start: Start,
@@ -398,11 +413,8 @@ impl Diffuser {
             return Err(Error::Setting { setting: "duration", value: "longer than the clip".into(), reason });
         }
         let shape @ [c, t, h, w] = self.latent_shape(num_latent_frames);
-        let config = &self.options.scheduler;
-        let invalid = |reason| Error::Setting { setting: "scheduler", value: config.name().into(), reason };
-        let seq_len = patches::seq_len(shape, self.token_size(), 1)?;
-        let schedule = config.schedule(self.options.num_inference_steps, seq_len).map_err(invalid)?;
-        let schedule = Arc::new(schedule);
+        let follows = self.caches.first().is_some_and(|cache| cache.frames() > 0);
+        let schedule = Arc::new(self.schedule(t, !follows && matches!(start, Start::Noise(_)))?);
         let mut sampler = Sampler::new(schedule.clone());
 
         let mut generator = Generator::new(chunk_seed(self.options.seed, self.chunk_index));
@@ -411,7 +423,6 @@ impl Diffuser {
         let (mut noise, image_noise) = self.draw(&mut generator, axes, layout)?;
         let (mut sample, begin) = match start {
             Start::Noise(_) => {
-                let follows = self.caches.first().is_some_and(|cache| cache.frames() > 0);
                 let quieter = stream.filter(|_| follows).and_then(|stream| stream.init_noise_sigma);
                 let init_noise_sigma = quieter.unwrap_or(schedule.init_noise_sigma);
                 if init_noise_sigma != 1.0 {

@@ -184,6 +184,24 @@ mod a_chunk {
     }
 
     #[test]
+    fn begins_in_more_steps_where_the_package_says() {
+        let (_folder, fine) = model_that_says("[stream]", "first = 1\nfirst_num_inference_steps = 5");
+        let steps_of = |steps: usize| {
+            let (mut diffuser, red) =
+                (diffuser(&fine, |o| o.num_inference_steps = steps), embeds(&fine, "red"));
+            [0; 2].map(|_| {
+                let mut told = Vec::new();
+                let mut on_step = |step, of, _: &[f32]| told.push((step, of));
+                diffuser.chunk(red.positive(), red.negative(), 2, &Cancel::new(), &mut on_step).unwrap();
+                told
+            })
+        };
+        let counted = |all: usize| (1..=all).map(|step| (step, all)).collect::<Vec<_>>();
+        assert_eq!(steps_of(2), [counted(5 + 2), counted(2)], "its first frame in five, all else in two");
+        assert_eq!(steps_of(8), [counted(8 + 8), counted(8)], "never in fewer than are asked for");
+    }
+
+    #[test]
     fn is_decided_by_seed_prompt_and_the_chunks_before() {
         let model = model("tiny-stream");
         let (red, dog) = (embeds(&model, "red"), embeds(&model, "dog"));

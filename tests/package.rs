@@ -99,6 +99,12 @@ fn a_stream_s_timesteps_end_at_0() {
 }
 
 #[test]
+fn a_stream_begins_in_a_step_at_least() {
+    let error = wrong("tiny-stream", "[stream]", "[stream]\nfirst_num_inference_steps = 0");
+    assert!(error.contains("`stream.first_num_inference_steps` must not be 0"), "{error}");
+}
+
+#[test]
 fn a_stream_s_noise_is_within_bounds_and_for_flows() {
     for (noise, words) in [
         ("context_noise = 1.0", ["stream.context_noise", "below 1"]),

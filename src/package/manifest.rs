@@ -381,6 +381,9 @@ pub struct StreamConfig {
     pub sink: usize,
     /// Of a scene's first chunk, how many latent frames are made before the others, which then are made to follow from them.
     pub first: Option<usize>,
+    /// Denoising steps of what a scene begins with, where more are asked of the others, as many as these: what it lacks in the
+    /// beginning, all that follows lacks.
+    pub first_num_inference_steps: Option<usize>,
     /// The noise level, a share from 0 to below 1, at which later chunks see those before, but for the scene's first `sink`
     /// frames: what is wrong is then less believed, so that a long video stays sound (`context_noise` of Self Forcing,
     /// arXiv:2506.08009).
@@ -549,6 +552,9 @@ impl StreamConfig {
         }
         if self.first.is_some_and(|first| first == 0 || first >= self.chunk) {
             return Err("`stream.first` must be above 0 and below `stream.chunk`".into());
+        }
+        if self.first_num_inference_steps == Some(0) {
+            return Err("`stream.first_num_inference_steps` must not be 0".into());
         }
         if !(0.0..1.0).contains(&self.context_noise) {
             return Err(format!(

@@ -161,7 +161,8 @@ pub struct LatentDiffuse {
         the next chunk")]
     #[property(name = "num-inference-steps", get, set, type = u32, member = num_inference_steps, default = 0,
         maximum = 1000, mutable_playing, controllable, nick = "Inference steps",
-        blurb = "Denoising steps a chunk; 0 is the package's default. Takes effect at the next chunk")]
+        blurb = "Denoising steps a chunk; 0 is the package's default, which may want more where a scene begins. Takes effect \
+        at the next chunk")]
     #[property(name = "guidance-scale", get, set, type = f64, member = guidance_scale, default = -1.0,
         minimum = -1.0, maximum = 100.0, mutable_playing, controllable, nick = "Guidance scale",
         blurb = "Classifier-free guidance: how far to lean away from the negative prompt; 1 is none, -1 is the \

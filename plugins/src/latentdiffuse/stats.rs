@@ -19,7 +19,7 @@ pub struct Stats {
     pub generating: Duration,
     /// Chunks that were there when their time came.
     pub deadline_hits: u64,
-    /// Denoising steps of the last chunk.
+    /// Denoising steps asked for a chunk, the last time.
     pub num_inference_steps: u32,
     /// Steps of all chunks that were done without a pass of the denoiser.
     pub skipped_steps: u64,
