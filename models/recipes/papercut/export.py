@@ -139,6 +139,7 @@ chunk = {CHUNK}
 window = {WINDOW}
 sink = {SINK}
 first = 1
+first_num_inference_steps = {args.first_steps}
 context_noise = {CONTEXT_NOISE}
 init_noise_sigma = {args.following_noise_sigma}
 '''
@@ -185,6 +186,7 @@ def main() -> None:
     add_work(parser)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder of the package; replaced when all is written")
     parser.add_argument("--steps", type=int, default=2, help="default number of denoising steps")
+    parser.add_argument("--first-steps", type=int, default=4, help="number of them for a scene's first frame, on which all others follow")
     parser.add_argument("--guidance", type=float, default=1.0, help="default guidance scale")
     parser.add_argument("--shift", type=float, default=2.0, help="shift of the noise levels")
     parser.add_argument("--init-noise-sigma", type=float, default=1., help="size of the noise that scenes begin with, 0..1: with less of it seeds are more alike (default: %(default)s)")

@@ -52,7 +52,7 @@ class Package:
         defaults, stream = self.config["defaults"], self.config["stream"]
         steps = steps or defaults["num_inference_steps"]
         guidance = defaults["guidance_scale"] if guidance is None else guidance
-        levels = sigmas(steps, shift or self.config["scheduler"]["shift"])
+        shift = shift or self.config["scheduler"]["shift"]
         prompts = [self.embed(prompt)] + ([self.embed("")] if guidance != 1 else [])
         begins = np.float32(self.config["scheduler"].get("init_noise_sigma", 1.))
         follows = np.float32(stream.get("init_noise_sigma", begins))
@@ -68,7 +68,7 @@ class Package:
             for i in range(t):
                 if given and first + i in given:
                     x[0, :, i], free[i] = given[first + i], 0
-            before = None
+            before, levels = None, sigmas(steps if first else max(steps, stream.get("first_num_inference_steps", 1)), shift)
             for a, b in zip(levels[:-1], levels[1:]) if free.any() else ():
                 v = [self.predict(x, a * free, p, c)[0] for p, c in zip(prompts, past)]
                 v = v[0] if guidance == 1 else v[1] + guidance * (v[0] - v[1])

@@ -27,29 +27,30 @@ from .tokenizer import make_tokenizer, pad_batch, words_of
 from .transformer import Transformer
 from .world import Scene
 
-SUBJECT_WEIGHT = {"images": 5., "clips": 2., "sequences": 2.}  # what an error on a subject counts more than elsewhere; where all moves, less: a background that stands still is seen as well
+SUBJECT_WEIGHT = {"images": 3., "clips": 2., "sequences": 2.}  # what an error on a subject counts more than elsewhere; where all moves, less: a background that stands still is seen as well
 STAY_WEIGHT = 2.  # what it counts that the text encoder makes something else of words it knew before
 LENGTHS = {"images": 1, "clips": 5, "sequences": 31}  # frames that a stream goes through
 DRAFT_CLIPS = 26  # of 256x160 a process and step while drafts are trained alone
 DRAFT_NOISE = .5, .9  # that drafts are told the truth through,
 NETWORK_NOISE = .6, 1.  # and the network: with less, what is wrong would be put right by that alone
 DRAFT_WEIGHT = .2  # what the draft's own error counts
-STEPS = 1., 2 / 3  # the noise levels that videos are made through by default, two steps and a shift of 2:
+STEPS = 1., 2 / 3  # the noise levels that videos are made through by default, two steps and a shift of 2,
+FIRST_STEPS = 1., 6 / 7, 2 / 3, .4  # and a scene's first frame, four steps:
 AT_STEPS = .5  # how often it is these that are trained,
 OWN_FIRST = .4  # and of what follows how often the second step is, from what the network makes in the first
-FAINT = .4, 1.  # by how much weaker noise may be than its level says, in half of the clips: what scheduler.init_noise_sigma asks for
+FAINT = .4, 1.  # by how much weaker noise may be than its level says, in half of the clips that follow on something: what stream.init_noise_sigma asks for
 LEAST = .04  # at less noise than this a frame counts as clean: nothing is learned from it
 CHANGE_WEIGHT = 2.  # what the change of the error from frame to frame counts: what moves, and what flickers
 SLIGHT = .2  # up to this a fault of the frame before is better kept for a while than put right at once, which is seen as a jump between chunks;
 KEPT, CARRIED, STILL = .75, .5, .02  # and where the picture stands still it is put right slowly: what of it is left after each frame, how large it may be, and what the mean square change of a latent is there
 
 
-def noise_levels(n: int, past: int, frames: int, shift: float) -> torch.Tensor:
-    """sigma [n, past + frames]: of what lies before, which is clean or nearly, and of a chunk, whose frames share a level, or some of them are
-    clean, but never all."""
+def noise_levels(n: int, past: int, frames: int, shift: float, steps: tuple[float, ...]) -> torch.Tensor:
+    """sigma [n, past + frames]: of what lies before, which is clean or nearly, and of a chunk, whose frames share a level, often one of `steps`, or some of
+    them are clean, but never all."""
     s = torch.sigmoid(torch.randn(n, 1))
     s = shift * s / (1 + (shift - 1) * s)
-    s = torch.where(torch.rand(n, 1) < AT_STEPS, torch.tensor(STEPS)[torch.randint(len(STEPS), (n, 1))], s)
+    s = torch.where(torch.rand(n, 1) < AT_STEPS, torch.tensor(steps)[torch.randint(len(steps), (n, 1))], s)
     some = (torch.rand(n, 1) < .25) & (torch.rand(n, frames) < torch.rand(n, 1))
     some[torch.arange(n), torch.randint(frames, (n,))] = False
     return torch.cat([past_noise(n, s.device).expand(-1, past), torch.where(some, 0., s)], 1)
@@ -131,7 +132,7 @@ def kind_of_step(it: int, progress: float) -> str:
     x = random.Random(it).random()
     if progress < .4:
         return "images" if x < .75 else "clips"
-    return "images" if x < .15 else "clips" if x < .45 else "sequences"
+    return "images" if x < .35 else "clips" if x < .55 else "sequences"
 
 
 def is_matrix(name: str, p: torch.Tensor) -> bool:
@@ -316,9 +317,12 @@ def train_network(run: Run, data: Latents) -> None:
             carry = carried(fault, stream.x0[:, :, here.start - 1:here.start], truth, subject)
             truth, fault = truth + carry, fault - carry[:, :, :1]
         seen = torch.cat([stream.made[:, :, anew], truth], 2)
-        own = kind != "images" and here.start > 0 and random.Random(-run.it).random() < OWN_FIRST
-        sigma, noise = noise_levels(len(seen), len(anew), here.stop - here.start, args.shift).to(device), torch.randn_like(seen)
-        noise[:, :, fresh] = faint(noise[:, :, fresh])
+        follows = here.start > 0
+        own = follows and random.Random(-run.it).random() < OWN_FIRST
+        sigma = noise_levels(len(seen), len(anew), here.stop - here.start, args.shift, STEPS if follows else FIRST_STEPS).to(device)
+        noise = torch.randn_like(seen)
+        if follows:
+            noise[:, :, fresh] = faint(noise[:, :, fresh])
         if own:
             sigma[:, fresh] = STEPS[0]
         s = sigma[:, None, :, None, None]
@@ -341,7 +345,7 @@ def train_network(run: Run, data: Latents) -> None:
             call = lambda x, sigma, embeds, mask, draft: net(x, 1000 * sigma, embeds, mask, *stream.past, draft=draft, times=times[:, fresh])[0]
             with torch.no_grad():
                 if bake:
-                    target = target + guided(run, v, said_mask.sum(1) > 1, functools.partial(call, x, sigma), drafts if here.start else None, truth)
+                    target = target + guided(run, v, said_mask.sum(1) > 1, functools.partial(call, x, sigma), drafts if follows else None, truth)
                 stream.take(truth if stream.ends else made(call, truth, embeds, mask, drafts))
             told_loss, right = run.text.attribute_loss(embeds, wanted)
         underway.back(kind, stream)

@@ -20,6 +20,7 @@ from .vae import VAE
 CROP = 128
 APART = 1, 2  # frames between which motion is followed, by turns of four steps, for every second may be of imagined latents
 FOLLOWED = .15  # what is led along a motion and differs by less than this, in -1..1, is the same place of a thing
+BETWEEN = 2.  # what a change from one latent frame to the next counts more than inside of one, for videos jump there
 SIZES = {"wide": (256, 160), "square": (192, 192)}
 
 
@@ -89,15 +90,23 @@ def led(frames: torch.Tensor, flow: torch.Tensor) -> tuple[torch.Tensor, torch.T
     return F.grid_sample(frames, place, padding_mode="border", align_corners=True), (place.abs() <= 1).all(-1)[:, None]
 
 
+def between(frames: int, apart: int) -> torch.Tensor:
+    """How much the change from each frame to the one `apart` later counts [frames - apart], 1 on average; the first frame is a latent frame alone."""
+    latent = (torch.arange(frames) + 3) // 4
+    weight = 1 + (BETWEEN - 1) * (latent[apart:] != latent[:-apart]).float()
+    return weight / weight.mean()
+
+
 def flickers(error: torch.Tensor, wanted: torch.Tensor, flow: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How much an error [n, F, C, H, W] changes between frames flow [n, F - apart, H, W, 2] leads from and to: along the motion where the wanted picture,
     in -1..1, can be followed, for there it is seen as trembling, else in its place; and how much of that is where it can be followed."""
+    weight = between(error.shape[1], error.shape[1] - flow.shape[1]).to(error.device).repeat(len(error))[:, None, None, None]
     (now, then), (here, there) = ((x[:, :flow.shape[1]].flatten(0, 1), x[:, -flow.shape[1]:].flatten(0, 1)) for x in (error, wanted))
     flow = flow.flatten(0, 1)
     with torch.no_grad():
         target, inside = led(there, flow)
         followed = inside & ((target - here).abs().amax(1, keepdim=True) < FOLLOWED)
-    change = torch.where(followed, led(then, flow)[0] - now, then - now).abs()
+    change = weight * torch.where(followed, led(then, flow)[0] - now, then - now).abs()
     return change.mean(), (change * followed).mean()
 
 
@@ -132,7 +141,7 @@ def train(rank: int, workers: int, args) -> None:
     pools = [np.load(args.work / f"data/{n}.npy", mmap_mode="r") for n in SIZES]
     vae = VAE().to(device, memory_format=torch.channels_last)
     checkpoint = args.work / "vae.pt"
-    matrix = lambda name, p: not name.startswith(("encoder.inp", "encoder.out", "decoder.out", "decoder.inp"))
+    matrix = lambda name, p: not name.startswith(("encoder.inp", "encoder.out", "decoder.out", "decoder.stay", "decoder.inp"))
     opt = MuonAdam(vae.named_parameters(), args.lr, matrix)
     it, ema, kept = 0, None, {}
     if args.resume and checkpoint.exists():

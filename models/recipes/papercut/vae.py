@@ -5,16 +5,22 @@ the first frame is repeated four times, so that every latent frame is a group of
 of the scene.  The past enters through `Memory`: a layer sees its own input of the previous step, zeros at the start.
 Those inputs are all the state a stream has to carry.
 
+A pixel that stands still is seen to tremble before anything else is, so in the end the decoder leads pixels from what they were in the frame before to what
+it has drawn, all the way where things move, slowly where it tells that they stay, and all the more so the less they differ (`settle`).
+
 Space: the encoder works at 1/8 and 1/16 of the frame's resolution, the decoder at 1/4 as well, where edges are drawn.
 Tensors here are [steps, channels, rows, columns], with a batch's clips one after another along `steps`.
 """
 from __future__ import annotations
+
+import warnings
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 LATENT_CHANNELS = 36
+NEAR = .08  # pixels that differ by this, in -1..1, settle half as slowly as those that hardly differ; what differs by much more is new
 LATENT_RATE = 6.  # latent frames a second: one of four frames
 
 
@@ -67,6 +73,21 @@ def split_steps(x: torch.Tensor, parts: int) -> torch.Tensor:
     return x.reshape(n * parts, c // parts, h, w)
 
 
+def settle(drawn: torch.Tensor, stay: torch.Tensor, last: torch.Tensor, near: float):
+    """What is shown of frames drawn [b, t, 3, p, h, w] after the frame `last` [b, 3, p, h, w]: y = x + s / (1 + |y' - x|^2 / near^2) * (y' - x) with y' of the
+    frame before, the mean square over colours, and the shares s, stay [b, t, p, h, w], in 0..1."""
+    shown: list[torch.Tensor] = []
+    for i in range(drawn.shape[1]):
+        away = last - drawn[:, i]
+        last = drawn[:, i] + stay[:, i].unsqueeze(1) / (1 + away.square().mean(1, keepdim=True) / near ** 2) * away
+        shown.append(last)
+    return torch.stack(shown, 1)
+
+
+with warnings.catch_warnings(action="ignore", category=FutureWarning):
+    settle = torch.jit.script(settle)  # which alone makes a loop over any number of frames in a graph that is traced
+
+
 class Encoder(nn.Module):
     def __init__(self, c1: int = 160, c2: int = 256):
         super().__init__()
@@ -98,10 +119,13 @@ class Decoder(nn.Module):
         self.inp = nn.Conv2d(LATENT_CHANNELS, c2, 3, padding=1)
         self.coarse = nn.ModuleList([Block(c2), Memory(c2, 3), Block(c2), Block(c2)])
         self.up1 = TwoSteps(c2, 4 * c1)
-        self.fine = nn.ModuleList([Block(c1), Memory(c1), Block(c1), Block(c1)])
+        self.fine = nn.ModuleList([Block(c1), Memory(c1), Block(c1), Memory(c1, 3, 3 * c1 // 8), Block(c1)])
         self.up2 = TwoSteps(c1, 4 * c3)
-        self.edges = nn.ModuleList([Block(c3), Block(c3), Memory(c3, 3, c3 // 2)])
+        self.edges = nn.ModuleList([Memory(c3, 3, c3 // 3), Block(c3), Block(c3), Memory(c3, 3, c3 // 2)])
         self.out = nn.Conv2d(c3, 48, 3, padding=1)
+        self.stay = nn.Conv2d(c3, 16, 1)  # of every pixel, how much stays as it was
+        nn.init.zeros_(self.stay.weight)
+        nn.init.constant_(self.stay.bias, -2.)
 
     def forward(self, z, steps, past=()):
         """latents [n, 36, h, w] -> packed frames [4*n, 48, 4h, 4w] (4x4 pixels a position), values in -1..1, states."""
@@ -120,7 +144,11 @@ class Decoder(nn.Module):
         x = F.pixel_shuffle(split_steps(self.up1(x), 2), 2)
         x = run(self.fine, x, 2 * steps)
         x = act(F.pixel_shuffle(split_steps(self.up2(x), 2), 2))
-        return self.out(run(self.edges, x, 4 * steps)), states
+        x = run(self.edges, x, 4 * steps)
+        (_, _, h, w), drawn, stay = x.shape, self.out(x).float(), self.stay(x).float().sigmoid()
+        drawn, stay = drawn.view(-1, 4 * steps, 3, 16, h, w), stay.view(-1, 4 * steps, 16, h, w)
+        shown = settle(drawn, stay, past.pop(0).view(-1, 3, 16, h, w) if past else drawn[:, 0], NEAR).view(-1, 48, h, w)
+        return shown, [*states, shown]
 
 
 class VAE(nn.Module):

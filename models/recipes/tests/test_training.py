@@ -12,15 +12,16 @@ from torch.nn import functional as F
 
 from papercut import checkpoints, pieces, soup
 from papercut.data import FAR, LEAD, OPENING, Job, render_job, decoder_target, encoder_input, prefetch, to_steps
+from papercut.host import sigmas
 from papercut.imagine import imagine
 from papercut.latents import SELDOM, Latents, odds
 from papercut.prepare import measure
 from papercut.streams import LAPS, NOISY_PAST, WINDOW, WORST, Stream, Underway, behind_gap, chunks_of, worn
 from papercut.text_encoder import TextEncoder
-from papercut.train_transformer import AT_STEPS, CARRIED, FAINT, KEPT, SLIGHT, STEPS, carried, draft_loss, faint, likely, noise_levels, weighted_errors
-from papercut.train_vae import batch, cut, flickers, flows, held_out, imagined_batch, led
+from papercut.train_transformer import AT_STEPS, CARRIED, FAINT, FIRST_STEPS, KEPT, SLIGHT, STEPS, carried, draft_loss, faint, likely, noise_levels, weighted_errors
+from papercut.train_vae import BETWEEN, batch, between, cut, flickers, flows, held_out, imagined_batch, led
 from papercut.transformer import CHUNK, SINK, Transformer, clock
-from papercut.vae import LATENT_CHANNELS, LATENT_RATE, VAE, Decoder, Memory
+from papercut.vae import LATENT_CHANNELS, LATENT_RATE, NEAR, VAE, Decoder, Memory, settle
 from papercut.world import Scene
 
 
@@ -98,7 +99,7 @@ class Chunks(unittest.TestCase):
 class NoiseLevels(unittest.TestCase):
     def setUp(self):
         torch.manual_seed(0)
-        self.sigma = noise_levels(512, 4, CHUNK, 3.)
+        self.sigma = noise_levels(512, 4, CHUNK, 3., STEPS)
         self.before, self.chunk = self.sigma.split([4, CHUNK], 1)
 
     def test_any_frame_of_a_chunk_may_be_given_but_something_is_left_to_do(self):
@@ -112,9 +113,13 @@ class NoiseLevels(unittest.TestCase):
             self.assertEqual(len({float(s) for s in row if s > 0}), 1)
 
     def test_half_of_the_clips_are_at_the_levels_that_videos_are_made_through(self):
-        level = self.chunk.amax(1)
-        for step in STEPS:
-            self.assertAlmostEqual(float((level == step).float().mean()), AT_STEPS / len(STEPS), delta=.06)
+        for steps in (STEPS, FIRST_STEPS):
+            level = noise_levels(2048, 0, CHUNK, 3., steps).amax(1)
+            for step in torch.tensor(steps):
+                self.assertAlmostEqual(float((level == step).float().mean()), AT_STEPS / len(steps), delta=.03)
+
+    def test_these_levels_are_the_package_s(self):
+        self.assertTrue(np.allclose(STEPS, sigmas(2, 2.)[:-1]) and np.allclose(FIRST_STEPS, sigmas(4, 2.)[:-1]))
 
     def test_noise_is_weaker_in_half_of_the_clips(self):
         size = faint(torch.ones(1000, 2, 1, 1, 1)).flatten(1)
@@ -126,7 +131,7 @@ class NoiseLevels(unittest.TestCase):
         self.assertTrue(.2 < (self.before == 0).all(1).float().mean() < .4)
 
     def test_a_picture_is_never_given(self):
-        self.assertGreater(noise_levels(256, 0, 1, 3.).min(), 0)
+        self.assertGreater(noise_levels(256, 0, 1, 3., FIRST_STEPS).min(), 0)
 
 
 class Errors(unittest.TestCase):
@@ -566,6 +571,34 @@ class Autoencoder(unittest.TestCase):
         trembling[0, 1, ..., 3] = .4  # where it has gone to, and where it was not to be seen
         change, followed = flickers(trembling, wanted, flow)
         torch.testing.assert_close((change, followed), (torch.tensor(.1), torch.tensor(.05)))
+
+    def test_a_change_from_one_latent_frame_to_the_next_counts_more(self):
+        inside, across = between(9, 1)[[1, 0]]
+        self.assertAlmostEqual(float(across / inside), BETWEEN, places=5)
+        torch.testing.assert_close(between(9, 1), torch.stack([across, inside, inside, inside] * 2))
+        torch.testing.assert_close(between(9, 2).bool().sum() / between(9, 2).sum(), torch.tensor(1.))
+        self.assertEqual((between(9, 2) > 1).tolist(), [True, False, False, True, True, False, False])
+
+
+class Settling(unittest.TestCase):
+    def test_pixels_go_slowly_to_what_hardly_differs_and_at_once_to_what_is_new(self):
+        drawn = torch.zeros(1, 2, 3, 2, 1, 1)
+        drawn[0, :, :, 0], drawn[0, :, :, 1] = .001, 1.
+        shown = settle(drawn, torch.full((1, 2, 2, 1, 1), .9), torch.zeros(1, 3, 2, 1, 1), NEAR)[0, :, :, :, 0, 0]
+        torch.testing.assert_close(shown[:, :, 0], torch.tensor([[.0001], [.00019]]).expand(2, 3), atol=1e-6, rtol=0)
+        self.assertGreater(shown[:, :, 1].min(), .99)
+
+    def test_what_differs_by_as_much_as_near_goes_twice_as_fast(self):
+        step = lambda by: float(settle(torch.full((1, 1, 3, 1, 1, 1), by), torch.full((1, 1, 1, 1, 1), .8), torch.zeros(1, 3, 1, 1, 1), NEAR).mean()) / by
+        self.assertAlmostEqual(1 - step(NEAR), (1 - step(1e-5)) / 2, places=4)
+
+    def test_a_decoder_goes_on_from_what_it_showed_last(self):
+        decoder, z = restless(Decoder(16, 24, 8)), torch.randn(3, LATENT_CHANNELS, 4, 5)
+        with torch.no_grad():
+            whole, _ = decoder(z, 3)
+            head, states = decoder(z[:1], 1)
+            tail, _ = decoder(z[1:], 2, [s[-1:] for s in states])
+        torch.testing.assert_close(torch.cat([head, tail]), whole)
 
 
 class Checkpoints(unittest.TestCase):
