@@ -1,7 +1,7 @@
 """The modules that become ONNX graphs: the networks wrapped so that what crosses a graph is simple.
 
 Frames are float [1, F, H, W, 3] in 0..1, latents float [1, C, T, h, w], normalised.  States are the inputs that each
-`Memory` saw at the last step, [1, c, rows, columns].
+`Memory` saw at the last step, [1, c, rows, columns], and of a decoder the last frame shown.
 """
 from __future__ import annotations
 

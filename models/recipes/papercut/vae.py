@@ -1,9 +1,9 @@
-"""The video autoencoder: 16x in space, 4x in time, 36 channels, causal, made of 2-D convolutions only.
+"""The video autoencoder: 16x in space, 4x in time, 36 channels, causal, made of 2-D convolutions and, in the end, a filter over time.
 
 Time: a scene's first latent frame stands for its first frame alone, each later one for the next four frames.  Inside,
 the first frame is repeated four times, so that every latent frame is a group of four; decoding drops the first three
 of the scene.  The past enters through `Memory`: a layer sees its own input of the previous step, zeros at the start.
-Those inputs are all the state a stream has to carry.
+Those inputs and the last frame shown are all the state a stream has to carry.
 
 A pixel that stands still is seen to tremble before anything else is, so in the end the decoder leads pixels from what they were in the frame before to what
 it has drawn, all the way where things move, slowly where it tells that they stay, and all the more so the less they differ (`settle`).
