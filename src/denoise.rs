@@ -413,8 +413,8 @@ impl Diffuser {
             return Err(Error::Setting { setting: "duration", value: "longer than the clip".into(), reason });
         }
         let shape @ [c, t, h, w] = self.latent_shape(num_latent_frames);
-        let follows = self.caches.first().is_some_and(|cache| cache.frames() > 0);
-        let schedule = Arc::new(self.schedule(t, !follows && matches!(start, Start::Noise(_)))?);
+        let begins = self.is_scene_start();
+        let schedule = Arc::new(self.schedule(t, begins && matches!(start, Start::Noise(_)))?);
         let mut sampler = Sampler::new(schedule.clone());
 
         let mut generator = Generator::new(chunk_seed(self.options.seed, self.chunk_index));
@@ -423,7 +423,7 @@ impl Diffuser {
         let (mut noise, image_noise) = self.draw(&mut generator, axes, layout)?;
         let (mut sample, begin) = match start {
             Start::Noise(_) => {
-                let quieter = stream.filter(|_| follows).and_then(|stream| stream.init_noise_sigma);
+                let quieter = stream.filter(|_| !begins).and_then(|stream| stream.init_noise_sigma);
                 let init_noise_sigma = quieter.unwrap_or(schedule.init_noise_sigma);
                 if init_noise_sigma != 1.0 {
                     noise.iter_mut().for_each(|x| *x *= init_noise_sigma);
@@ -493,8 +493,8 @@ impl Diffuser {
         }
         if let Some(stream) = stream {
             // One more pass over the clean latents, or nearly, gives the keys and values that later chunks look back at.
-            let begins = self.caches[0].frames() < stream.sink;
-            let level = if begins { 0.0 } else { stream.context_noise };
+            let in_sink = self.caches[0].frames() < stream.sink;
+            let level = if in_sink { 0.0 } else { stream.context_noise };
             let context = latents.f32_mut()?;
             context.copy_from_slice(&sample);
             if level > 0.0 {

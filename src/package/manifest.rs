@@ -381,8 +381,8 @@ pub struct StreamConfig {
     pub sink: usize,
     /// Of a scene's first chunk, how many latent frames are made before the others, which then are made to follow from them.
     pub first: Option<usize>,
-    /// Denoising steps of what a scene begins with, where more are asked of the others, as many as these: what it lacks in the
-    /// beginning, all that follows lacks.
+    /// Denoising steps, at least, of what a scene begins with: the details that it lacks, all that follows lacks. Where more
+    /// steps are asked for, it takes as many.
     pub first_num_inference_steps: Option<usize>,
     /// The noise level, a share from 0 to below 1, at which later chunks see those before, but for the scene's first `sink`
     /// frames: what is wrong is then less believed, so that a long video stays sound (`context_noise` of Self Forcing,
