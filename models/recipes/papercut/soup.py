@@ -34,7 +34,7 @@ def main() -> None:
     if len(shares) != len(args.checkpoints) or min(shares) < 0 or not sum(shares):
         parser.error(f"{len(shares)} shares for {len(args.checkpoints)} checkpoints: one for each, none below 0")
     states = [load(path) for path in args.checkpoints]
-    save(args.out, **{k: v for k, v in states[0].items() if k not in ("vae", "live", "opt")} | {"average": mean([s["average"] for s in states], shares)})
+    save(args.out, **{k: v for k, v in states[0].items() if k not in ("vae", "live", "opt", "critic")} | {"average": mean([s["average"] for s in states], shares)})
 
 
 if __name__ == "__main__":

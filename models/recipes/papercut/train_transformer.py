@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from . import parallel
 from .captions import ATTRIBUTES, UNSAID, caption
 from .checkpoints import load, save, with_words
+from .critic import Sharpener
 from .data import add_work
 from .latents import KINDS, Latents, movement
 from .optim import MuonAdam, take_average
@@ -123,6 +124,7 @@ def main() -> None:
     parser.add_argument("--shift", type=float, default=3.)
     parser.add_argument("--bake", type=float, default=.85, help="from here in the curriculum on guidance is baked in (1: never)")
     parser.add_argument("--scale", type=float, default=2.5, help="the guidance scale baked in")
+    parser.add_argument("--sharpen", type=float, default=0., help="what a critic of what is made counts, as a share of its error (0: there is none)")
     args = parser.parse_args()
     parallel.run(train, args.processes, args)
 
@@ -132,7 +134,7 @@ def kind_of_step(it: int, progress: float) -> str:
     x = random.Random(it).random()
     if progress < .4:
         return "images" if x < .75 else "clips"
-    return "images" if x < .35 else "clips" if x < .55 else "sequences"
+    return "images" if x < .4 else "clips" if x < .7 else "sequences"
 
 
 def is_matrix(name: str, p: torch.Tensor) -> bool:
@@ -165,6 +167,7 @@ class Run:
             if "opt" in state:
                 self.opt.load_state_dict(state["opt"])
         self.average = {k: v.clone() for k, v in state.get("average", self.both.state_dict()).items()}
+        self.critic, self.sharpener = state.get("critic"), None
 
     def say(self, *words) -> None:
         if self.rank == 0:
@@ -192,7 +195,8 @@ class Run:
 
     def save(self) -> None:
         if self.rank == 0:
-            save(self.checkpoint, shape=self.shape, words=self.words, live=self.both.state_dict(), average=self.average, opt=self.opt.state_dict(), it=self.it)
+            save(self.checkpoint, shape=self.shape, words=self.words, live=self.both.state_dict(), average=self.average, opt=self.opt.state_dict(), it=self.it,
+                 **{"critic": self.sharpener.state()} if self.sharpener else {})
 
 
 def descend(opt: MuonAdam, loss: torch.Tensor, module: torch.nn.Module, lr: float, workers: int, clip: float = float("inf")) -> None:
@@ -301,6 +305,7 @@ def train_network(run: Run, data: Latents) -> None:
     few = max(1, args.frames // 4)
     clips = {"images": args.frames, "clips": few, "sequences": few}
     underway = run.underway(data, clips, random.Random(f"network {run.it} {run.rank}"))
+    sharpener = run.sharpener = Sharpener(len(channel_weight), run.embed([""])[0].shape[2], device, args.sharpen, run.critic) if args.sharpen else None
     while parallel.agree((spent := time.time() - start) < args.minutes * 60):
         progress = args.begin + (args.end - args.begin) * min(1., spent / (args.minutes * 60))
         if (run.it - first) % 100 == 0:
@@ -354,13 +359,18 @@ def train_network(run: Run, data: Latents) -> None:
         error, change = weighted_errors((v.float() - target) * root, weight, sigma, None if fault is None else fault * root)
         guessing = draft_loss(draft, truth, subject, SUBJECT_WEIGHT[kind], channel_weight)[0]  # without a gradient where it is frozen
         loss = error + CHANGE_WEIGHT * change + .1 * told_loss + DRAFT_WEIGHT * guessing
+        if sharpener:
+            seen = (v, x, sigma, stream.x0[:, :, here], embeds[:, 0].detach())
+            loss = loss + sharpener.loss(error, *seen)
         run.update(loss, min(1., (run.it - first + 1) / 40, max(.03, (1 - progress) / .35)))
+        if sharpener:
+            sharpener.learn(*seen, lambda opt, loss, critic: descend(opt, loss, critic, opt.param_groups[0]["lr"], run.workers))
         if run.it % 5 == 0 or device.type == "cpu":
             name = kind + "*" * bake
             mean_loss[name] = .96 * mean_loss.get(name, error.item()) + .04 * error.item()
         if run.it % 25 == 0:
             losses = " ".join(f"{k} {v:.4f}" for k, v in mean_loss.items())
-            run.say(f"{run.it} {spent:.0f}s {losses} captions {right:.3f}")
+            run.say(f"{run.it} {spent:.0f}s {losses} captions {right:.3f}" + "".join(f" told apart {k} {v:.3f}" for k, v in (sharpener.told.items() if sharpener else ())))
         if time.time() - last > 90:
             last = time.time()
             run.save()

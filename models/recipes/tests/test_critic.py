@@ -1,0 +1,86 @@
+"""The critic that makes the transformer decide."""
+import unittest
+
+import torch
+
+from papercut import critic
+from papercut.critic import Critic, Seen, Sharpener
+
+CHANNELS, TEXT = 4, 8
+
+
+def chunk(frames: int, level: float, n: int = 8):
+    """Noised latents, their noise levels, the truth, whose places are 1 or -1, and gists."""
+    truth = torch.randn(n, CHANNELS, frames, 8, 8).sign()
+    sigma = torch.full((n, frames), level)
+    return (1 - level) * truth + level * torch.randn_like(truth), sigma, truth, torch.zeros(n, TEXT)
+
+
+def mist(x: torch.Tensor, level: float) -> torch.Tensor:
+    """The velocity that makes of noised latents the mean of all that might be, 0."""
+    return x / level
+
+
+def step(opt, loss, module):
+    opt.zero_grad()
+    loss.backward()
+    opt.step()
+
+
+class Told(unittest.TestCase):
+    def setUp(self):
+        torch.manual_seed(0)
+
+    def test_a_critic_learns_to_tell_mist_from_the_truth(self):
+        for frames, name in ((1, "pictures"), (3, "videos")):
+            sharpener = Sharpener(CHANNELS, TEXT, "cpu", .5)
+            for _ in range(40):
+                x, sigma, truth, gist = chunk(frames, .6)
+                sharpener.learn(mist(x, .6), x, sigma, truth, gist, step)
+            self.assertGreater(sharpener.told[name], .8)
+
+    def test_frames_of_a_chunk_are_seen_beside_the_one_before_and_a_single_one_alone(self):
+        x, sigma, truth, gist = chunk(3, .6)
+        seen = Seen(x, truth, sigma, gist)
+        frames, before = seen.pairs[0]
+        self.assertEqual(len(frames), 8 * 2)
+        self.assertTrue(torch.equal(frames[0], before[1]))
+        x, sigma, truth, gist = chunk(1, .6)
+        frames, before = Seen(x, truth, sigma, gist).pairs[0]
+        self.assertEqual((len(frames), before.abs().sum().item()), (8, 0))
+
+    def test_where_all_is_noise_or_nothing_is_left_to_decide_nothing_counts(self):
+        for level in (1., .1, 0.):
+            x, sigma, truth, gist = chunk(1, level)
+            self.assertEqual(Seen(x, truth, sigma, gist).doubt(Critic(CHANNELS, TEXT)).item(), 0)
+
+
+class Asked(unittest.TestCase):
+    def asked(self, steps: int):
+        torch.manual_seed(0)
+        sharpener = Sharpener(CHANNELS, TEXT, "cpu", .5)
+        sharpener.steps = steps
+        x, sigma, truth, gist = chunk(3, .6)
+        v = mist(x, .6).requires_grad_()
+        error = (v - (x - truth) / .6).square().mean()
+        return sharpener.loss(error, v, x, sigma, truth, gist), error, v
+
+    def test_it_asks_a_share_of_what_the_error_asks(self):
+        loss, error, v = self.asked(critic.ALONE)
+        size = lambda y: torch.autograd.grad(y, v, retain_graph=True)[0].norm().item()
+        self.assertAlmostEqual(size(loss) / size(error), .5, places=2)
+
+    def test_it_asks_nothing_before_it_has_learned(self):
+        self.assertEqual(self.asked(critic.ALONE - 1)[0].item(), 0)
+
+    def test_what_is_asked_of_the_network_changes_no_weight_of_the_critic(self):
+        sharpener = Sharpener(CHANNELS, TEXT, "cpu", .5)
+        sharpener.steps = critic.ALONE
+        x, sigma, truth, gist = chunk(3, .6)
+        v = mist(x, .6).requires_grad_()
+        sharpener.loss(v.square().mean(), v, x, sigma, truth, gist).backward()
+        self.assertTrue(all(p.grad is None for p in sharpener.critic.parameters()))
+
+
+if __name__ == "__main__":
+    unittest.main()
