@@ -29,6 +29,8 @@ from .transformer import Transformer
 from .world import Scene
 
 SUBJECT_WEIGHT = {"images": 3., "clips": 2., "sequences": 2.}  # what an error on a subject counts more than elsewhere; where all moves, less: a background that stands still is seen as well
+CAPTIONS, HARD = 48, 24  # a step, and how many of them are the hardest of EXAMINED, once the text encoder has learned: what few scenes have it rarely meets
+EXAMINED = 144
 STAY_WEIGHT = 2.  # what it counts that the text encoder makes something else of words it knew before
 LENGTHS = {"images": 1, "clips": 5, "sequences": 31}  # frames that a stream goes through
 DRAFT_CLIPS = 26  # of 256x160 a process and step while drafts are trained alone
@@ -139,7 +141,7 @@ def kind_of_step(it: int, progress: float) -> str:
 
 def is_matrix(name: str, p: torch.Tensor) -> bool:
     """Whether Muon updates this parameter: what maps features to features."""
-    inside = any(k in name for k in (".blocks.", ".layers.", ".before.", ".after.", "draft.a.", "draft.b.", "draft.recall.", "draft.look.", "draft.weigh.", "draft.move.", "when", "beginning.a.", "said", "pooled", "time", "inp", "out"))
+    inside = any(k in name for k in (".neighbours.", ".blocks.", ".layers.", ".before.", ".after.", "draft.a.", "draft.b.", "draft.recall.", "draft.look.", "draft.weigh.", "draft.move.", "when", "beginning.a.", "said", "pooled", "time", "inp", "out"))
     return inside and not any(k in name for k in ("table", "kinds", "scale", "level", "local"))
 
 
@@ -158,8 +160,8 @@ class Run:
         self.first = self.it
         known = state.get("words", self.words)
         self.new_words = torch.tensor([i for i, word in enumerate(self.words) if word not in known], device=self.device)
-        if known != self.words:
-            made = self.both.state_dict()
+        made = self.both.state_dict()
+        if state and (known != self.words or made.keys() != state["average"].keys()):  # what it did not have yet is as made
             state |= {name: with_words(state[name], known, made, self.words) for name in ("live", "average") if name in state}
             state.pop("opt", None)
         if state:
@@ -224,17 +226,22 @@ def train_captions(run: Run) -> None:
     start, before, steps = time.time(), copy.deepcopy(run.text).requires_grad_(False), run.args.text_steps
     for i in range(steps):
         rng = random.Random(-i * 64 - run.rank)
-        texts, said = captions_of([told(rng, bool(k % 2)) for k in range(48)], rng, .03)
-        ids, mask = (x.to(run.device) for x in tokens(run.tokenizer, texts))
+        texts, said = captions_of([told(rng, bool(k % 2)) for k in range(EXAMINED if run.resumed else CAPTIONS)], rng, .03)
+        (ids, mask), wanted = (x.to(run.device) for x in tokens(run.tokenizer, texts)), targets(said).to(run.device)
+        if run.resumed:
+            with torch.no_grad():
+                hard = run.text.attribute_losses(run.text(ids, mask)[0], wanted).topk(HARD).indices
+            take = torch.cat([hard, torch.arange(CAPTIONS - HARD, device=run.device)])
+            ids, mask, wanted, said = ids[take], mask[take], wanted[take], [said[k] for k in take.tolist()]
         embeds, _ = run.text(ids, mask)
-        loss, right = run.text.attribute_loss(embeds, targets(said).to(run.device))
+        loss, right = run.text.attribute_loss(embeds, wanted)
         strayed = torch.zeros(())
         if run.resumed:
             was = before(ids, mask)[0]
             if len(run.new_words):
                 known = ~torch.isin(ids, run.new_words).any(1) & torch.tensor([x["other"] in (UNSAID, "none") for x in said], device=run.device)
             else:
-                known = (before.read(was) == targets(said).to(run.device)).all(1)
+                known = (before.read(was) == wanted).all(1)
             strayed = (embeds - was)[known].square().sum() / mask[known].sum().clamp(min=1) / embeds.shape[2]
             loss = loss + STAY_WEIGHT * strayed
         run.update(loss, min(1., (i + 1) / 20, max(.03, 2 * (1 - i / steps))))

@@ -17,7 +17,7 @@ from papercut.imagine import imagine
 from papercut.latents import SELDOM, Latents, odds
 from papercut.prepare import measure
 from papercut.streams import LAPS, NOISY_PAST, WINDOW, WORST, Stream, Underway, behind_gap, chunks_of, worn
-from papercut.text_encoder import TextEncoder
+from papercut.text_encoder import Neighbours, TextEncoder
 from papercut.train_transformer import AT_STEPS, CARRIED, FAINT, FIRST_STEPS, KEPT, SLIGHT, STEPS, carried, draft_loss, faint, likely, noise_levels, weighted_errors
 from papercut.train_vae import BETWEEN, batch, between, cut, flickers, flows, held_out, imagined_batch, led
 from papercut.transformer import CHUNK, SINK, Transformer, clock
@@ -250,6 +250,20 @@ class CachedPast(unittest.TestCase):
         before = self.run_net(self.x, self.levels)[0]
         self.prompt[:, 3] += 5
         self.assertTrue(torch.equal(before, self.run_net(self.x, self.levels)[0]))
+
+
+class Words(unittest.TestCase):
+    def test_a_prompt_means_the_same_alone_and_padded_beside_a_longer_one(self):
+        torch.manual_seed(0)
+        text = restless(TextEncoder(9, layers=1)).eval()
+        ids, mask = torch.tensor([[2, 5, 6, 0, 0], [2, 4, 7, 8, 3]]), torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+        with torch.no_grad():
+            together, alone = text(ids, mask)[0], text(ids[:1, :3], mask[:1, :3])[0]
+        torch.testing.assert_close(together[:1, :3], alone)
+
+    def test_what_a_text_encoder_knew_stays_when_it_begins_to_see_neighbours(self):
+        x = torch.randn(2, 5, 8)
+        self.assertTrue(torch.equal(Neighbours(8)(x, torch.ones(2, 5)), x))
 
 
 class Limits(unittest.TestCase):
