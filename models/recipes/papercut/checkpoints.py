@@ -43,8 +43,8 @@ def fit(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
 
 
 def with_words(state: dict[str, torch.Tensor], known: list[str], made: dict[str, torch.Tensor], words: list[str]) -> dict[str, torch.Tensor]:
-    """Weights of text encoder and transformer, which know the words `known`, for those of `words`: new words and heads of other
-    attributes are as `made`."""
+    """Weights of text encoder and transformer, which know the words `known`, for those of `words`: new words, heads of other
+    attributes and modules that there were not are as `made`."""
     table, rows = made["text.words.weight"].clone(), {word: i for i, word in enumerate(known)}
     for i, word in enumerate(words):
         if word in rows:

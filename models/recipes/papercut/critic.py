@@ -77,6 +77,11 @@ class Seen:
         return self.mean(F.softplus(b - a) + SMOOTH * ((a - c).square() + (b - d).square())), self.mean((a > b).float())
 
 
+def at_once(v: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """The clean latents that a velocity v [n, C, t, h, w] leads x to in one step from noise levels sigma [n, t]."""
+    return x - sigma[:, None, :, None, None] * v
+
+
 class Sharpener:
     """A critic with its optimiser, and what it asks of the network: one process's share."""
 
@@ -99,7 +104,7 @@ class Sharpener:
             return torch.zeros((), device=v.device)
         self.critic.requires_grad_(False)
         with autocast():
-            loss = Seen(x - sigma[:, None, :, None, None] * v, truth, sigma, gist).doubt(self.critic)
+            loss = Seen(at_once(v, x, sigma), truth, sigma, gist).doubt(self.critic)
         size = lambda loss: torch.autograd.grad(loss, v, retain_graph=True)[0].float().norm()
         return loss * (self.share * size(error) / size(loss).clamp(min=1e-8))
 
@@ -107,7 +112,7 @@ class Sharpener:
         """Trains the critic on the same; step(opt, loss, module) is one step of its optimiser."""
         self.critic.requires_grad_(True)
         with autocast():
-            loss, told = Seen(x - sigma[:, None, :, None, None] * v.detach().float(), truth, sigma, gist).critic_loss(self.critic)
+            loss, told = Seen(at_once(v.detach().float(), x, sigma), truth, sigma, gist).critic_loss(self.critic)
         step(self.opt, loss, self.critic)
         self.steps += 1
         name = "pictures" if v.shape[2] == 1 else "videos"

@@ -23,9 +23,10 @@ from .data import add_work
 from .latents import KINDS, Latents, movement
 from .optim import MuonAdam, take_average
 from .streams import Stream, Underway, chunks_of, noised, past_noise, uniform
-from .text_encoder import TextEncoder, targets
+from .text_encoder import WIDTH, TextEncoder, targets
 from .tokenizer import make_tokenizer, pad_batch, words_of
 from .transformer import Transformer
+from .vae import LATENT_CHANNELS
 from .world import Scene
 
 SUBJECT_WEIGHT = {"images": 3., "clips": 2., "sequences": 2.}  # what an error on a subject counts more than elsewhere; where all moves, less: a background that stands still is seen as well
@@ -169,7 +170,7 @@ class Run:
             if "opt" in state:
                 self.opt.load_state_dict(state["opt"])
         self.average = {k: v.clone() for k, v in state.get("average", self.both.state_dict()).items()}
-        self.critic, self.sharpener = state.get("critic"), None
+        self.sharpener = Sharpener(LATENT_CHANNELS, WIDTH, self.device, args.sharpen, state.get("critic")) if args.sharpen else None
 
     def say(self, *words) -> None:
         if self.rank == 0:
@@ -305,14 +306,13 @@ def made(call, truth: torch.Tensor, embeds, mask, drafts) -> torch.Tensor:
 
 def train_network(run: Run, data: Latents) -> None:
     """Trains everything but what is frozen, for `args.minutes` of the curriculum."""
-    args, net, device = run.args, run.net, run.device
+    args, net, device, sharpener = run.args, run.net, run.device, run.sharpener
     channel_weight = data.channel_weight.to(device)
     first, mean_loss = run.it, {}
     start = last = time.time()
     few = max(1, args.frames // 4)
     clips = {"images": args.frames, "clips": few, "sequences": few}
     underway = run.underway(data, clips, random.Random(f"network {run.it} {run.rank}"))
-    sharpener = run.sharpener = Sharpener(len(channel_weight), run.embed([""])[0].shape[2], device, args.sharpen, run.critic) if args.sharpen else None
     while parallel.agree((spent := time.time() - start) < args.minutes * 60):
         progress = args.begin + (args.end - args.begin) * min(1., spent / (args.minutes * 60))
         if (run.it - first) % 100 == 0:
