@@ -215,6 +215,10 @@ impl Bare {
                     let shape = [fixed(0), 1, past, (h / token) * (w / token), fixed(4)];
                     let length = shape.iter().product();
                     feeds.insert(input.name.clone(), Tensor::from_f32(&shape, vec![0.1; length])?);
+                } else if input.name.starts_with("chunk_") {
+                    let mut shape: Vec<usize> = input.shape.iter().map(|d| d.unwrap_or(1)).collect();
+                    shape[1] = 0;
+                    feeds.insert(input.name.clone(), Tensor::from_f32(&shape, Vec::new())?);
                 }
             }
             inputs.push(feeds);
@@ -238,8 +242,15 @@ impl Bare {
         let mut states = Tensors::new();
         for chunk in 0..chunks {
             let inputs = &self.inputs[chunk.min(self.inputs.len() - 1)];
-            let feeds: Feeds = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-            for _ in 0..self.steps {
+            let mut feeds: Feeds = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+            // What a chunk's first pass finds out its others are given.
+            let outputs = self.denoiser.run(&feeds, &cancel)?;
+            let given: Vec<_> = feeds
+                .keys()
+                .filter_map(|name| Some((*name, outputs.get(&name.replacen("chunk_", "chunk_out_", 1))?)))
+                .collect();
+            feeds.extend(given);
+            for _ in 1..self.steps {
                 self.denoiser.run(&feeds, &cancel)?;
             }
             let decoder = if chunk == 0 { &self.init } else { &self.step };

@@ -8,7 +8,7 @@ use crate::guidance::Guidance;
 use crate::model::Model;
 use crate::noise::{Generator, Position, chunk_seed};
 use crate::onnx::TensorInfo;
-use crate::package::{NoiseLayout, present_of};
+use crate::package::{NoiseLayout, chunk_out_of, present_of};
 use crate::parameters::{self, Axes};
 use crate::patches;
 use crate::runtime::{Cancel, ExecutionProvider, Feeds, Graph, Tensor, Tensors};
@@ -466,6 +466,7 @@ impl Diffuser {
             let expert = self.expert_at(timestep);
             if last_expert.replace(expert) != Some(expert) {
                 cache.reset();
+                self.forget_chunk();
             }
             let computed;
             let prediction = if index - begin < still_steps {
@@ -503,6 +504,9 @@ impl Diffuser {
             }
             let timestep = level * self.options.scheduler.num_train_timesteps() as f32;
             let expert = self.expert_at(timestep);
+            if last_expert != Some(expert) {
+                self.forget_chunk();
+            }
             let graph = self.open_expert(expert, cancel)?;
             let guidance_scale = self.guidance_scale(expert);
             let parameters = chunk.parameters(&model, expert, &graph, &mut filled)?;
@@ -536,14 +540,14 @@ impl Diffuser {
         let parameters = chunk.parameters(&self.model, expert, &graph, filled)?;
         let pass = Pass { graph: &graph, latents, timestep, guidance_scale, parameters };
         let length = latents.f32()?.len();
-        let run = |branch| sized(self.run(&pass, chunk, branch, cancel)?, "prediction", &graph, length);
+        let guidance = Guidance {
+            scale: guidance_scale,
+            rescale: self.options.guidance_rescale,
+            zero_star: self.options.cfg_zero_star,
+        };
+        let mut run = |branch| sized(self.run(&pass, chunk, branch, cancel)?, "prediction", &graph, length);
         let mut guided = run(0)?;
         if is_guided(&graph, guidance_scale) {
-            let guidance = Guidance {
-                scale: guidance_scale,
-                rescale: self.options.guidance_rescale,
-                zero_star: self.options.cfg_zero_star,
-            };
             guidance.apply(guided.f32_mut()?, run(1)?.f32()?);
         }
         Ok(guided)
@@ -668,7 +672,12 @@ impl Diffuser {
         self.options.guidance_scale.unwrap_or(self.experts[expert].guidance_scale)
     }
 
-    fn run(&self, pass: &Pass, chunk: &Chunk, branch: usize, cancel: &Cancel) -> Result<Tensors> {
+    /// Forgets what the first pass of a chunk found out: the next pass is one, or that of another denoiser.
+    fn forget_chunk(&mut self) {
+        self.caches.iter_mut().for_each(|cache| cache.chunk.clear());
+    }
+
+    fn run(&mut self, pass: &Pass, chunk: &Chunk, branch: usize, cancel: &Cancel) -> Result<Tensors> {
         let graph = pass.graph;
         let per_frame = graph.signature().input("timestep").is_some_and(|t| t.shape.len() == 2);
         let [_, frames, h, w] = chunk.axes.latents;
@@ -688,11 +697,14 @@ impl Diffuser {
             ("frame_rate", &frame_rate),
         ]);
         let tokens = (h / self.token_size()) * (w / self.token_size());
-        let empty = self.caches[branch].empty_for(graph, tokens)?;
-        for (name, tensor) in self.caches[branch].past.iter().chain(&empty) {
+        let cache = &mut self.caches[branch];
+        let empty = cache.empty_for(graph, tokens)?;
+        for (name, tensor) in cache.past.iter().chain(&cache.chunk).chain(&empty) {
             feeds.insert(name, tensor);
         }
-        graph.run(&feeds, cancel)
+        let mut outputs = graph.run(&feeds, cancel)?;
+        cache.keep(&mut outputs, graph);
+        Ok(outputs)
     }
 }
 
@@ -765,10 +777,13 @@ fn no_negative() -> Error {
     }
 }
 
-/// Keys and values of past latent frames: `[layers, B, P, N, D]` by the name of the input that takes them.
+/// What passes leave to those after them, by the name of the input that takes it.
 #[derive(Default)]
 struct Cache {
+    /// Keys and values of past latent frames: `[layers, B, P, N, D]`.
     past: Tensors,
+    /// What the first pass of the chunk at hand found out for its others.
+    chunk: Tensors,
 }
 
 impl Cache {
@@ -777,18 +792,33 @@ impl Cache {
         self.past.values().next().map_or(0, |past| past.shape()[2])
     }
 
-    /// Returns what `graph` is fed in a scene's first chunk: no past frames.
+    /// Returns what `graph` is fed where there is nothing yet: no past frames in a scene's first chunk, nothing found out in a chunk's
+    /// first pass.
     fn empty_for(&self, graph: &Graph, tokens: usize) -> Result<Tensors> {
-        let inputs = graph.signature().inputs.iter().filter(|i| present_of(&i.name).is_some());
-        inputs
-            .filter(|i| !self.past.contains_key(&i.name))
-            .map(|i| {
-                // The package's check has seen to it that layers and width are declared.
-                let fixed = |axis: usize| i.shape.get(axis).copied().flatten().unwrap_or(1);
-                let shape = [fixed(0), 1, 0, tokens, fixed(4)];
-                Ok((i.name.clone(), Tensor::from_f32(&shape, Vec::new())?))
-            })
-            .collect()
+        let mut empty = Tensors::new();
+        for input in &graph.signature().inputs {
+            let name = &input.name;
+            // The package's check has seen to it that layers and width are declared.
+            let mut shape: Vec<usize> = input.shape.iter().map(|length| length.unwrap_or(1)).collect();
+            if present_of(name).is_some() && !self.past.contains_key(name) {
+                (shape[2], shape[3]) = (0, tokens);
+            } else if chunk_out_of(name).is_some() && !self.chunk.contains_key(name) {
+                shape[1] = 0;
+            } else {
+                continue;
+            }
+            empty.insert(name.clone(), Tensor::from_f32(&shape, Vec::new())?);
+        }
+        Ok(empty)
+    }
+
+    /// Takes from the `outputs` of a pass of `graph` what it found out for the others of its chunk.
+    fn keep(&mut self, outputs: &mut Tensors, graph: &Graph) {
+        for input in &graph.signature().inputs {
+            if let Some(found_out) = chunk_out_of(&input.name).and_then(|name| outputs.remove(&name)) {
+                self.chunk.insert(input.name.clone(), found_out);
+            }
+        }
     }
 
     /// Appends the frames that a pass over a clean chunk gave, and forgets those that the window has left.

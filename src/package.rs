@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use manifest::*;
-pub(crate) use signatures::{present_of, state_out_of};
+pub(crate) use signatures::{chunk_out_of, present_of, state_out_of};
 
 use crate::error::{Error, Result};
 use crate::onnx::Signature;

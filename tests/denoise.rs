@@ -97,8 +97,13 @@ mod a_chunk {
 
     /// A model whose table has one more line, and the package's folder.
     fn model_that_says(table: &str, line: &str) -> (tempfile::TempDir, Arc<Model>) {
+        edited(table, &format!("{table}\n{line}"))
+    }
+
+    /// A model in whose manifest `from` is `to`, and the package's folder.
+    fn edited(from: &str, to: &str) -> (tempfile::TempDir, Arc<Model>) {
         let copy = util::copy_of("tiny-stream");
-        util::edit(&copy, "model.toml", table, &format!("{table}\n{line}"));
+        util::edit(&copy, "model.toml", from, to);
         let package = Package::open(copy.path()).expect("a valid package");
         (copy, Arc::new(Model::new(Arc::new(package), RuntimeOptions::default())))
     }
@@ -153,6 +158,35 @@ mod a_chunk {
         assert_eq!(noisy[..2], clean[..2], "the scene's beginning, its sink, is seen as it is");
         assert_ne!(noisy[2], clean[2], "the chunk after that through noise");
         assert_eq!(noisy, run(&wants), "the same again");
+    }
+
+    /// Its denoiser adds the mean of the noise that its chunk began with, found out in the first pass, to where denoising ends and to the
+    /// values that later chunks look back at.
+    #[test]
+    fn is_made_with_what_its_first_pass_found_out() {
+        let (_folder, drafting) = edited("\"denoiser.onnx\"", "\"drafting_denoiser.onnx\"");
+        let run = |model: &Arc<Model>, change: fn(&mut DiffuseOptions)| {
+            let (mut diffuser, red) = (diffuser(model, change), embeds(model, "red"));
+            [0; 2].map(|_| {
+                let latents = chunk(&mut diffuser, &red, 2);
+                [0, 1, 2, 3].map(|channel| channel_mean(&latents, channel))
+            })
+        };
+        let noise = run(&model("tiny-stream"), |o| (o.cfg_zero_star, o.cfg_zero_init_steps) = (true, 99));
+        let (plain, drafted) = (run(&model("tiny-stream"), |_| ()), run(&drafting, |_| ()));
+        for channel in 0..4 {
+            let [first, second] = noise.map(|chunk| chunk[channel]);
+            let more = |chunk: usize| drafted[chunk][channel] - plain[chunk][channel];
+            // Two steps, to σ 0.001 and to 0, each to a target that has a tenth of the sample.
+            let of_first = 1.0999 * first;
+            assert!((more(0) - of_first).abs() < 1e-3, "{} and {of_first}", more(0));
+            // A tenth of what the chunk before left: its values, and half of its keys, which have no draft.
+            let of_second = 1.0999 * (second + 0.1 * (1.5 * of_first + first));
+            assert!((more(1) - of_second).abs() < 1e-3, "{} and {of_second}", more(1));
+        }
+        let guided = |o: &mut DiffuseOptions| o.guidance_scale = Some(1.5);
+        let distance = run(&drafting, guided)[1][0] - run(&drafting, |_| ())[1][0];
+        assert!(distance > 0.1, "the pass without the prompt has its own: {distance}");
     }
 
     #[test]

@@ -29,6 +29,11 @@ pub(crate) fn present_of(input: &str) -> Option<String> {
     input.strip_prefix("past_").map(|rest| format!("present_{rest}"))
 }
 
+/// Returns the output of a chunk's first pass that feeds the input `chunk_…` of its others.
+pub(crate) fn chunk_out_of(input: &str) -> Option<String> {
+    input.strip_prefix("chunk_").map(|rest| format!("chunk_out_{rest}"))
+}
+
 /// Returns the output that feeds the input `state_…` of the next chunk.
 pub(crate) fn state_out_of(input: &str) -> Option<String> {
     input.strip_prefix("state_").map(|rest| format!("state_out_{rest}"))
@@ -144,6 +149,7 @@ impl<'a> Check<'a> {
                     "latents" | "timestep" => (),
                     "guidance_scale" | "frame_rate" => graph.input(&input.name, ElementType::F32, &[None])?,
                     name if self.m.stream.is_some() && present_of(name).is_some() => graph.past(input)?,
+                    name if chunk_out_of(name).is_some() => graph.of_chunk(input)?,
                     name => match offers.get(name) {
                         Some(offer) => graph.taken(input, offer)?,
                         None => graph.parameter(input)?,
@@ -261,7 +267,8 @@ impl<'a> GraphCheck<'a> {
             if !matches!(tensor.element_type, ElementType::F32 | ElementType::I64) {
                 return wrong(format!("is {:?}, but F32 or I64 is needed", tensor.element_type));
             }
-            let kept = ["negative_", "past_", "state_"].iter().find(|p| tensor.name.starts_with(**p));
+            let kept =
+                ["negative_", "past_", "state_", "chunk_"].iter().find(|p| tensor.name.starts_with(**p));
             if let Some(prefix) = kept {
                 return wrong(format!(
                     "begins with `{prefix}`, which is kept for the runtime's own; rename it"
@@ -346,6 +353,18 @@ impl<'a> GraphCheck<'a> {
         self.input(&past.name, ElementType::F32, &[None; 5])?;
         if past.shape[0].is_none() || past.shape[4].is_none() {
             return Err(self.wrong(&past.name, &past.shape, "[layers,?,?,?,width] with both numbers"));
+        }
+        Ok(())
+    }
+
+    /// `input` is nothing in a chunk's first pass, and what the output `chunk_out_…` of that was in its others.
+    fn of_chunk(&self, input: &TensorInfo) -> Result<()> {
+        let Some(found_out) = chunk_out_of(&input.name) else { return Ok(()) };
+        self.output(&found_out, input.shape.len())?;
+        self.find_input(&input.name, ElementType::F32)?;
+        if input.shape.get(1).is_none_or(Option::is_some) {
+            let expected = "[B,?,…], whose second axis is empty in a chunk's first pass,";
+            return Err(self.wrong(&input.name, &input.shape, expected));
         }
         Ok(())
     }

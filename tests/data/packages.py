@@ -8,6 +8,8 @@ prompt is where denoising ends, plus a share of the noise (another seed, another
 from every word, so a forgotten mask shows. Frames are sigmoids of the first three channels, eight pixels a latent's side and
 four frames a latent frame, with a small ramp from frame to frame and a share of the latent frame before.
 
+Beside tiny-stream's denoiser lies one that finds something out once a chunk, which a test puts into the manifest.
+
 tiny-guest is of a family that nobody has heard of: two text encoders, guidance in the denoiser, a conditioner, parameters, a decoder
 that adds noise and takes three latent frames, then two at a time. Beside it lie a conditioner that draws noise of its own and one for each
 step, which a test puts into the manifest. tiny-image makes pictures, and its empty negative prompt is zeros.
@@ -334,13 +336,27 @@ def velocity_weights(noise_share: float, per_frame: np.ndarray) -> dict:
     }  # fmt: skip
 
 
-def stream_denoiser() -> onnx.ModelProto:
-    """Keys and values are the latents' means over 2x2; the past's mean, none at first, moves the target."""
+# What a denoiser that drafts is told, or in a chunk's first pass finds out: the mean of its latents [B,1,4].
+DRAFT = """
+        own_mean = ReduceMean<axes = [2, 3, 4], keepdims = 0>(latents)
+        own = Unsqueeze(own_mean, one)
+        told = Concat<axis = 1>(chunk_mean, own)
+        chunk_out_mean = Slice(told, zero, one, one)
+        drafted = Squeeze(chunk_out_mean, one)
+        drafted5 = Unsqueeze(drafted, tail)
+        drafted_token = Unsqueeze(chunk_out_mean, zero_two)
+"""
+
+
+def stream_denoiser(drafts: bool = False) -> onnx.ModelProto:
+    """Keys and values are the latents' means over 2x2; the past's mean, none at first, moves the target. One that `drafts` adds the mean of its
+    chunk's first latents to the target and to the values."""
     return model(
         "(float[B,4,T,h,w] latents, float[B,T] timestep, float[B,L,4] prompt_embeds, float[B,L] prompt_mask,"
-        " float[1,B,P,N,4] past_key, float[1,B,P,N,4] past_value) => "
-        "(float[B,4,T,h,w] prediction, float[1,B,T,M,4] present_key, float[1,B,T,M,4] present_value)",
-        COLOUR
+        f" float[1,B,P,N,4] past_key, float[1,B,P,N,4] past_value{', float[B,K,4] chunk_mean' if drafts else ''}) => "
+        "(float[B,4,T,h,w] prediction, float[1,B,T,M,4] present_key, float[1,B,T,M,4] present_value"
+        f"{', float[B,1,4] chunk_out_mean' if drafts else ''})",
+        COLOUR + (DRAFT if drafts else "")
         + """
         size = Shape(past_value)
         frames_tokens = Gather(size, frames_and_tokens)
@@ -354,8 +370,9 @@ def stream_denoiser() -> onnx.ModelProto:
         past_share = Mul(past_mean, tenth)
         past_one = Squeeze(past_share, zero)
         past = Unsqueeze(past_one, tail)
-        settled = Add(colour, past)
-
+        """
+        + ("moved = Add(colour, past) settled = Add(moved, drafted5)" if drafts else "settled = Add(colour, past)")
+        + """
         by_frame = Transpose<perm = [0, 2, 1, 3, 4]>(latents)
         shape = Shape(by_frame)
         image = Slice(shape, two, five)
@@ -366,14 +383,17 @@ def stream_denoiser() -> onnx.ModelProto:
         token_shape = Concat<axis = 0>(batch_frames, four_by_n)
         channels_first = Reshape(pooled, token_shape)
         token_rows = Transpose<perm = [0, 1, 3, 2]>(channels_first)
-        present_value = Unsqueeze(token_rows, zero)
-        present_key = Neg(present_value)
         """
+        + (
+            "pooled_value = Unsqueeze(token_rows, zero) present_key = Neg(pooled_value) present_value = Add(pooled_value, drafted_token)"
+            if drafts
+            else "present_value = Unsqueeze(token_rows, zero) present_key = Neg(present_value)"
+        )
         + VELOCITY,
         velocity_weights(0.1, ints(0, 1, -1, 1, 1))
         | {
             "frames_and_tokens": ints(2, 3), "unit": np.float32([1]), "half": np.float32([0.5]), "tenth": np.float32([0.1]),
-            "zero": ints(0), "two": ints(2), "five": ints(5), "four_by_n": ints(4, -1),
+            "zero": ints(0), "two": ints(2), "five": ints(5), "four_by_n": ints(4, -1), "zero_two": ints(0, 2),
         },  # fmt: skip
     )
 
@@ -634,6 +654,7 @@ def packages() -> dict[str, dict[str, onnx.ModelProto | str]]:
             "tokenizer.json": tokenizer,
             "text_encoder.onnx": text_encoder("float"),
             "denoiser.onnx": stream_denoiser(),
+            "drafting_denoiser.onnx": stream_denoiser(drafts=True),
             "decoder_init.onnx": decoder(first=True, streams=True),
             "decoder_step.onnx": decoder(first=False, streams=True),
             "encoder_init.onnx": encoder(first=True, streams=True),
@@ -755,6 +776,12 @@ def check_stream(random: np.random.Generator) -> None:
         pooled = latents.reshape(b, 4, t, h // 2, 2, w // 2, 2).mean((4, 6)).transpose(0, 2, 3, 4, 1)
         close(out["present_value"], pooled.reshape(1, b, t, tokens, 4))
         close(out["present_key"], -out["present_value"])
+        draft = random.standard_normal((b, 1, 4), np.float32)
+        for given, told in ((draft[:, :0], latents.mean((2, 3, 4))[:, None]), (draft, draft)):
+            drafted = run("drafting_denoiser", latents=latents, timestep=timestep, past_key=key, past_value=value, chunk_mean=given, **text)
+            close(drafted["chunk_out_mean"], told)
+            close(drafted["prediction"], out["prediction"] - told[:, 0, :, None, None, None] / sigma, 2e-3)
+            close(drafted["present_value"], out["present_value"] + told[None, :, :, None])
 
         first = run("decoder_init", latents=latents)
         close(first["frames"], decoded(latents, None))
