@@ -9,7 +9,7 @@ import torch
 from .text_encoder import TextEncoder
 from .tokenizer import make_tokenizer, words_of
 from .transformer import Transformer
-from .vae import VAE, Memory, TwoSteps
+from .vae import VAE, TwoParts
 
 
 def save(path: pathlib.Path, **state) -> None:
@@ -26,15 +26,14 @@ def load(path: pathlib.Path) -> dict:
 
 def fit(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
     """Loads what a narrower network knew: overlapping parts are copied, inputs it did not have start at zero, new outputs as made.
-    A `Memory` has its inputs twice, of two steps, and `TwoSteps` its outputs: each half grows."""
-    own, modules = module.state_dict(), list(module.named_modules())
-    inputs_twice = {f"{name}.a.weight".lstrip(".") for name, m in modules if isinstance(m, Memory)}
-    outputs_twice = {f"{name}.{part}" for name, m in modules if isinstance(m, TwoSteps) for part in ("weight", "bias")}
+    `TwoParts` has its outputs twice: each half grows."""
+    own = module.state_dict()
+    twice = {f"{name}.{part}".lstrip(".") for name, m in module.named_modules() if isinstance(m, TwoParts) for part in ("weight", "bias")}
     for name, old in state.items():
         new = own.get(name)
         if new is None or new.ndim != old.ndim:
             continue
-        halves = lambda x: [part for half in x.chunk(1 + (name in outputs_twice)) for part in half.chunk(1 + (name in inputs_twice), min(1, x.ndim - 1))]
+        halves = lambda x: x.chunk(1 + (name in twice))
         for into, of in zip(halves(new), halves(old)):
             if new.ndim > 1 and of.shape[1] < into.shape[1]:
                 into[:of.shape[0]] = 0

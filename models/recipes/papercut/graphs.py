@@ -1,7 +1,7 @@
 """The modules that become ONNX graphs: the networks wrapped so that what crosses a graph is simple.
 
-Frames are float [1, F, H, W, 3] in 0..1, latents float [1, C, T, h, w], normalised.  States are the inputs that each
-`Memory` saw at the last step, [1, c, rows, columns], and of a decoder the last frame shown.
+Frames are float [1, F, H, W, 3] in 0..1, latents float [1, C, T, h, w], normalised.  States are what each
+`Memory` made of the last step for the next, [1, c, rows, columns], and of a decoder the last frame shown.
 """
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .transformer import Transformer
 from .vae import VAE
 
 
@@ -29,7 +30,7 @@ class DecoderGraph(nn.Module):
         if self.start:
             frames = frames[3:]
         frames = (frames * .5 + .5).clamp(0, 1)[None]
-        return frames, *(s[-1:] for s in out)
+        return frames, *out
 
 
 class EncoderGraph(nn.Module):
@@ -50,7 +51,29 @@ class EncoderGraph(nn.Module):
         x = x.reshape(n // 4, 4 * c, h, w)
         z, out = self.encoder(x, n // 4, states)
         z = (z - self.mean) / self.std
-        return z.transpose(0, 1)[None], *(s[-1:] for s in out)
+        return z.transpose(0, 1)[None], *out
+
+
+class DraftGraph(nn.Module):
+    """What a chunk's first call finds out, [B, T, 2C, h, w]: means and logarithms of variances of its draft."""
+
+    def __init__(self, net: Transformer):
+        super().__init__()
+        self.net = net
+
+    def forward(self, latents, prompt_embeds, past_key, past_value):
+        return torch.cat(self.net.draft_of(latents, prompt_embeds, past_key, past_value), 2)
+
+
+class DenoiserGraph(nn.Module):
+    """transformer, told the draft of its chunk."""
+
+    def __init__(self, net: Transformer):
+        super().__init__()
+        self.net = net
+
+    def forward(self, latents, timestep, prompt_embeds, prompt_mask, past_key, past_value, draft):
+        return self.net(latents, timestep, prompt_embeds, prompt_mask, past_key, past_value, draft=draft.chunk(2, 2))
 
 
 class TextGraph(nn.Module):

@@ -34,8 +34,9 @@ class Package:
         self.denoiser = session(self.config["denoisers"][0]["file"])
         self.decoder = session(self.config["decoder"]["init"]), session(self.config["decoder"]["step"])
         self.encoder = session(self.config["encoder"]["init"]), session(self.config["encoder"]["step"])
-        layers, _, _, _, width = self.denoiser.get_inputs()[4].shape
-        self.layers, self.width = layers, width
+        shapes = {i.name: i.shape for i in self.denoiser.get_inputs()}
+        self.layers, self.width = shapes["past_key"][0], shapes["past_key"][4]
+        self.draft = shapes["chunk_draft"][2], 1, 1  # of no frames, hence of any size
 
     def embed(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
         ids = self.tokenizer.encode(prompt).ids[:self.longest]
@@ -68,9 +69,10 @@ class Package:
             for i in range(t):
                 if given and first + i in given:
                     x[0, :, i], free[i] = given[first + i], 0
+            drafts = [np.zeros((1, 0, *self.draft), np.float32) for _ in prompts]  # of this chunk, which its first call makes
             before, levels = None, sigmas(steps if first else max(steps, stream.get("first_num_inference_steps", 1)), shift)
             for a, b in zip(levels[:-1], levels[1:]) if free.any() else ():
-                v = [self.predict(x, a * free, p, c)[0] for p, c in zip(prompts, past)]
+                v, _, _, drafts = zip(*(self.predict(x, a * free, *known) for known in zip(prompts, past, drafts)))
                 v = v[0] if guidance == 1 else v[1] + guidance * (v[0] - v[1])
                 # Adams-Bashforth of second order (`solver_order = 2`), once a velocity before this one is known; Euler otherwise.
                 further = (b - a) / (2 * before[0]) * (v - before[1]) if before and self.config["scheduler"].get("solver_order", 1) == 2 else 0
@@ -79,16 +81,16 @@ class Package:
             if level:
                 seen = (1 - level) * x + level * rng.standard_normal(x.shape, np.float32)
             for i, p in enumerate(prompts):
-                _, k, v = self.predict(seen, level, p, past[i])
+                _, k, v, _ = self.predict(seen, level, p, past[i], drafts[i])
                 past[i] = self.roll(np.concatenate([past[i], np.stack([k, v])], 3))
             out.append(x)
         return np.concatenate(out, 2)
 
-    def predict(self, x, sigma, prompt, past):
-        """The velocity and this call's keys and values; sigma is one noise level or one for each frame."""
+    def predict(self, x, sigma, prompt, past, draft):
+        """The velocity, this call's keys and values, and its chunk's draft; sigma is one noise level or one for each frame."""
         t = np.ascontiguousarray(np.broadcast_to(1000 * np.asarray(sigma, np.float32), (1, x.shape[2])))
         return self.denoiser.run(None, {"latents": x, "timestep": t, "prompt_embeds": prompt[0], "prompt_mask": prompt[1],
-                                        "past_key": past[0], "past_value": past[1]})
+                                        "past_key": past[0], "past_value": past[1], "chunk_draft": draft})
 
     def roll(self, past: np.ndarray) -> np.ndarray:
         """Keeps the first `sink` frames and the newest, `window` in all."""

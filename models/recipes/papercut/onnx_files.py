@@ -27,6 +27,31 @@ def halve(model: onnx.ModelProto) -> None:
         model.graph.node.insert(0, cast)
 
 
+def made_once(model: onnx.ModelProto, given: str, maker: onnx.ModelProto, made: str) -> None:
+    """Lets `model` make its input `given` itself where that is empty along its second axis, as the graph `maker` does from inputs of the same names, and
+    give it as the output `made`.  A branch of an `If` holds what is needed for it, so that otherwise it costs nothing."""
+    for node in model.graph.node:
+        node.input[:] = [made if name == given else name for name in node.input]
+    inner, result, whole = maker.graph, maker.graph.output[0], onnx.ValueInfoProto()
+    whole.CopyFrom(result)
+    taken = {i.name for i in inner.input} | {""}
+    own = lambda name: name if name in taken else f"{given}/{name}"
+    for node in inner.node:
+        node.name, node.input[:], node.output[:] = own(node.name), map(own, node.input), map(own, node.output)
+    for tensor in (*inner.initializer, result):
+        tensor.name = own(tensor.name)
+    whole.name, same = made, helper.make_tensor_value_info(f"{given}/same", TensorProto.FLOAT, None)
+    make = helper.make_graph(inner.node, f"make {given}", [], [result], inner.initializer)
+    keep = helper.make_graph([helper.make_node("Identity", [given], [same.name])], f"keep {given}", [], [same])
+    begin = [helper.make_node("Shape", [given], [f"{given}/length"], start=1, end=2),
+             helper.make_node("Equal", [f"{given}/length", f"{given}/nothing"], [f"{given}/empty"]),
+             helper.make_node("If", [f"{given}/empty"], [made], then_branch=make, else_branch=keep, name=f"{given}/once")]
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), f"{given}/nothing"))
+    for node in reversed(begin):
+        model.graph.node.insert(0, node)
+    model.graph.output.append(whole)
+
+
 class WeightFile:
     """An external weight file; equal tensors are stored once, whichever graph they belong to."""
 

@@ -13,7 +13,6 @@ import random
 import time
 
 import torch
-from torch.nn import functional as F
 
 from . import parallel
 from .captions import ATTRIBUTES, UNSAID, caption
@@ -45,8 +44,7 @@ OWN_FIRST = .4  # and of what follows how often the second step is, from what th
 FAINT = .4, 1.  # by how much weaker noise may be than its level says, in half of the clips that follow on something: what stream.init_noise_sigma asks for
 LEAST = .04  # at less noise than this a frame counts as clean: nothing is learned from it
 CHANGE_WEIGHT = 2.  # what the change of the error from frame to frame counts: what moves, and what flickers
-SLIGHT = .2  # up to this a fault of the frame before is better kept for a while than put right at once, which is seen as a jump between chunks;
-KEPT, CARRIED, STILL = .75, .5, .02  # and where the picture stands still it is put right slowly: what of it is left after each frame, how large it may be, and what the mean square change of a latent is there
+SLIGHT = .2  # up to this a fault of the frame before is better kept for a while than put right at once, which is seen as a jump between chunks
 
 
 def noise_levels(n: int, past: int, frames: int, shift: float, steps: tuple[float, ...]) -> torch.Tensor:
@@ -77,15 +75,6 @@ def weighted_errors(error: torch.Tensor, weight: torch.Tensor, sigma: torch.Tens
         begins = fault.clamp(-SLIGHT, SLIGHT) + sigma[:, None, :1, None, None] * error[:, :, :1]
         change, both = torch.cat([begins, change], 2), torch.cat([weight[:, :, :1], both], 2)
     return mean(error, weight), .5 * mean(change, both)
-
-
-def carried(fault: torch.Tensor, before: torch.Tensor, truth: torch.Tensor, subject: torch.Tensor) -> torch.Tensor:
-    """What is left in the frames of a chunk [n, C, t, h, w] of what was wrong in the frame before, fault [n, C, 1, h, w]: each chunk knows a scene a little
-    otherwise, and where the picture stands still, a change of mind at once is seen as a jump.  Where `truth` differs from `before` [n, C, 1, h, w] and
-    where subjects are, subject [n, t, h, w], nothing is left."""
-    still = (-(truth - before).square().mean(1, keepdim=True) / STILL).exp() * (1 - F.max_pool2d(subject, 3, 1, 1)[:, None])
-    left = KEPT ** torch.arange(1, truth.shape[2] + 1, device=truth.device)[:, None, None]
-    return left * still * fault.clamp(-CARRIED, CARRIED)
 
 
 def draft_loss(draft, x0: torch.Tensor, subject: torch.Tensor, weight: float, channel_weight) -> tuple[torch.Tensor, torch.Tensor]:
@@ -137,7 +126,7 @@ def kind_of_step(it: int, progress: float) -> str:
     x = random.Random(it).random()
     if progress < .4:
         return "images" if x < .75 else "clips"
-    return "images" if x < .4 else "clips" if x < .7 else "sequences"
+    return "images" if x < .15 else "clips" if x < .65 else "sequences"
 
 
 def is_matrix(name: str, p: torch.Tensor) -> bool:
@@ -325,9 +314,6 @@ def train_network(run: Run, data: Latents) -> None:
         frames, fresh = torch.cat([anew, torch.arange(here.start, here.stop, device=device)]), slice(len(anew), None)
         truth, subject, chunk, times = stream.x0[:, :, here], stream.subject[:, here], stream.chunk[frames], stream.times[:, frames]
         fault = stream.fault_before
-        if fault is not None:
-            carry = carried(fault, stream.x0[:, :, here.start - 1:here.start], truth, subject)
-            truth, fault = truth + carry, fault - carry[:, :, :1]
         seen = torch.cat([stream.made[:, :, anew], truth], 2)
         follows = here.start > 0
         own = follows and random.Random(-run.it).random() < OWN_FIRST

@@ -351,10 +351,29 @@ class Transformer(nn.Module):
         size = clean.clamp(-MOST, MOST).square().mean((2, 3, 4), keepdim=True).sqrt()
         return (clean - clean.clamp(-MOST, MOST) * (LOUDEST / size.clamp(min=LOUDEST))) / s.clamp(min=.05)
 
+    def recall(self, latents, past_key, past_value):
+        """What a draft sees of the past [caches, B, P, N, d], as `known` has it, and the times [B, T] of the latents [B, C, T, h, w] that follow on it."""
+        b, c, t, h, w = latents.shape
+        before = torch.cat([past_key[-1], past_value[-1]], -1)
+        before = ends(before, before.new_zeros(b, 1, h * w // 4, 2 * self.d))[..., :4 * (c + 2)]
+        last = before[:, -1, 0, 4 * c:].reshape(b, 2, 4)[:, :, 0]  # whether there is a frame before, and when it was
+        first = last[:, 0] * (last[:, 1] + 1)
+        first = first - ROUND * (first >= LATEST)
+        before = from_tokens(before[..., :4 * (c + 1)], h // 2, w // 2).reshape(b, (SINK + LOOK_BACK) * (c + 1), h, w)
+        return before, first[:, None] + torch.arange(t, device=first.device)
+
+    def draft_of(self, latents, prompt_embeds, past_key, past_value):
+        """The draft of the frames of latents [B, C, T, h, w], mean and logarithm of the variance [B, T, C, h, w]: the same in all calls of a chunk."""
+        gist = prompt_embeds[:, 0]
+        before, times = self.recall(latents, past_key, past_value)
+        begins = self.begin(gist[None][past_key.shape[2]:].flatten(0, 1), latents)  # of nothing, where there is a past: that costs nothing
+        follows = self.follow(before, gist, times[:, 0], latents.shape[2])
+        return [x + torch.cat([y, torch.zeros_like(x[:, :1])])[:len(x)] for x, y in zip(follows, begins)]
+
     def forward(self, latents, timestep, prompt_embeds, prompt_mask, past_key, past_value, frame_chunks=None, draft=None, times=None):
         """latents [B, C, T, h, w], timestep [B, T] = 1000*sigma, prompt [B, L, text], mask [B, L],
         past [caches, B, P, N, d] -> velocity [B, C, T, h, w], keys and values [caches, B, T, N, d], one of each
-        for every convolution and layer, and the last for the draft.
+        for every convolution and layer, and the last for the draft.  Other calls of the same chunk can be given its draft, as `draft_of` makes it.
         For many chunks at once: frame_chunks int [T], which chunk each frame is in (no frame sees a later chunk), their
         `drafts_of_chunks` and times [B, T]."""
         b, c, t, h, w = latents.shape
@@ -364,15 +383,9 @@ class Transformer(nn.Module):
         angle = sigma[..., None] * self.frequencies
         gist = prompt_embeds[:, 0]
         if draft is None:
-            before = torch.cat([past_key[-1], past_value[-1]], -1)
-            before = ends(before, before.new_zeros(b, 1, n, 2 * self.d))[..., :4 * (c + 2)]
-            last = before[:, -1, 0, 4 * c:].reshape(b, 2, 4)[:, :, 0]  # whether there is a frame before, and when it was
-            first = last[:, 0] * (last[:, 1] + 1)
-            first = first - ROUND * (first >= LATEST)
-            times = first[:, None] + torch.arange(t, device=first.device)
-            before = from_tokens(before[..., :4 * (c + 1)], rows, columns).reshape(b, (SINK + LOOK_BACK) * (c + 1), h, w)
-            begins = self.begin(gist[None][past:].flatten(0, 1), latents)  # of nothing, where there is a past: that costs nothing
-            draft = [x + torch.cat([y, torch.zeros_like(x[:, :1])])[:b] for x, y in zip(self.follow(before, gist, first, t), begins)]
+            draft = self.draft_of(latents, prompt_embeds, past_key, past_value)
+        if times is None:
+            times = self.recall(latents, past_key, past_value)[1]
         condition = self.time(torch.cat([angle.cos(), angle.sin()], -1)) + self.pooled(gist)[:, None]
         condition = F.silu(condition + self.when(gist[:, None].expand(-1, t, -1), clock(times)))
         ones = torch.ones_like(frames[:, :, :1])

@@ -7,12 +7,16 @@ import torch
 
 from papercut import export, restore
 from papercut.text_encoder import TextEncoder
+from papercut.tokenizer import make_tokenizer
 from papercut.transformer import Transformer
+
+
+WORDS = make_tokenizer().get_vocab_size()
 
 
 def networks(layers: int = 1) -> torch.nn.ModuleDict:
     """Small ones, every weight random and as a package holds it."""
-    both = torch.nn.ModuleDict({"text": TextEncoder(40, layers=1), "net": Transformer(d=256, layers=layers)})
+    both = torch.nn.ModuleDict({"text": TextEncoder(WORDS, layers=1), "net": Transformer(d=256, layers=layers)})
     with torch.no_grad():
         for tensor in both.state_dict().values():
             tensor.copy_(torch.randn_like(tensor).half())
@@ -52,6 +56,14 @@ class Restored(unittest.TestCase):
         write(both, self.example)
         with self.assertRaisesRegex(SystemExit, "no .*text_encoder.onnx"):
             restore.read(both, restore.GRAPHS[2:], self.package, self.example)
+
+    def test_heads_are_taught_anew_and_nothing_else_is_changed(self):
+        text = networks()["text"]
+        before = {k: v.clone() for k, v in text.state_dict().items()}
+        few, more = (restore.teach_heads(text, steps) for steps in (2, 30))
+        self.assertGreater(more, few)
+        for name, value in text.state_dict().items():
+            self.assertEqual(torch.equal(value, before[name]), not name.startswith("heads."), name)
 
 
 if __name__ == "__main__":
