@@ -48,6 +48,26 @@ fn a_cache_may_be_empty() {
     assert_eq!(out["present_key"].shape(), [1, 1, 2, 6, 4]);
 }
 
+#[test]
+fn what_a_chunk_s_first_pass_finds_out_must_come_out() {
+    let copy = util::copy_of("tiny-stream");
+    util::edit(&copy, "model.toml", "\"denoiser.onnx\"", "\"drafting_denoiser.onnx\"");
+    Package::open(copy.path()).expect("a valid package");
+    let path = copy.path().join("drafting_denoiser.onnx");
+    let graph = std::fs::read(&path).unwrap();
+    let (name, other) = (b"chunk_out_mean", b"chunk_lost_men");
+    let mut renamed = graph.clone();
+    for at in 0..=graph.len() - name.len() {
+        if graph[at..].starts_with(name) {
+            renamed[at..][..name.len()].copy_from_slice(other);
+        }
+    }
+    assert_ne!(graph, renamed);
+    std::fs::write(&path, renamed).unwrap();
+    let error = Package::open(copy.path()).unwrap_err().to_string();
+    assert!(error.contains("drafting_denoiser.onnx") && error.contains("`chunk_out_mean`"), "{error}");
+}
+
 /// What is wrong with tiny-guest once `from` is `to` in its manifest.
 fn wrong(name: &str, from: &str, to: &str) -> String {
     let copy = util::copy_of(name);
