@@ -447,8 +447,7 @@ impl Diffuser {
 
         let mut latents = Tensor::from_f32(&[1, c, t, h, w], sample.clone())?;
         let steps = schedule.len();
-        // What the graph in use is fed of the manifest's parameters.
-        let mut filled = None;
+        let mut told = None;
         // Steps that stand still have a velocity of nothing.
         let still_steps = match self.options.cfg_zero_star && self.options.scheduler.is_flow() {
             true => self.options.cfg_zero_init_steps,
@@ -466,7 +465,6 @@ impl Diffuser {
             let expert = self.expert_at(timestep);
             if last_expert.replace(expert) != Some(expert) {
                 cache.reset();
-                self.forget_chunk();
             }
             let computed;
             let prediction = if index - begin < still_steps {
@@ -474,14 +472,14 @@ impl Diffuser {
                 &still
             } else {
                 // The last pass is always run: nothing after it makes up for what it is off by.
-                let told = cache.predict(timestep, latents.f32()?).filter(|_| index + 1 < steps);
-                match told {
+                let foretold = cache.predict(timestep, latents.f32()?).filter(|_| index + 1 < steps);
+                match foretold {
                     Some(prediction) => {
                         skipped_steps += 1;
                         prediction
                     }
                     None => {
-                        computed = self.predict(expert, &latents, timestep, &chunk, &mut filled, cancel)?;
+                        computed = self.predict(expert, &latents, timestep, &chunk, &mut told, cancel)?;
                         let prediction = computed.f32()?;
                         cache.record(timestep, latents.f32()?, prediction);
                         prediction
@@ -504,16 +502,13 @@ impl Diffuser {
             }
             let timestep = level * self.options.scheduler.num_train_timesteps() as f32;
             let expert = self.expert_at(timestep);
-            if last_expert != Some(expert) {
-                self.forget_chunk();
-            }
             let graph = self.open_expert(expert, cancel)?;
             let guidance_scale = self.guidance_scale(expert);
-            let parameters = chunk.parameters(&model, expert, &graph, &mut filled)?;
-            let pass = Pass { graph: &graph, latents: &latents, timestep, guidance_scale, parameters };
+            let told = chunk.told(&model, expert, &graph, &mut told)?;
+            let mut pass = Pass { graph: &graph, latents: &latents, timestep, guidance_scale, told };
             let branches = if is_guided(&graph, guidance_scale) && negative.is_some() { 2 } else { 1 };
             for branch in 0..branches {
-                let mut outputs = self.run(&pass, &chunk, branch, cancel)?;
+                let mut outputs = self.run(&mut pass, &chunk, branch, cancel)?;
                 self.caches[branch].append(&mut outputs, &stream)?;
             }
         } else if !self.options.keep_loaded {
@@ -532,22 +527,23 @@ impl Diffuser {
         latents: &Tensor,
         timestep: f32,
         chunk: &Chunk,
-        filled: &mut Option<(usize, Tensors)>,
+        told: &mut Option<Told>,
         cancel: &Cancel,
     ) -> Result<Tensor> {
         let graph = self.open_expert(expert, cancel)?;
         let guidance_scale = self.guidance_scale(expert);
-        let parameters = chunk.parameters(&self.model, expert, &graph, filled)?;
-        let pass = Pass { graph: &graph, latents, timestep, guidance_scale, parameters };
+        let told = chunk.told(&self.model, expert, &graph, told)?;
+        let mut pass = Pass { graph: &graph, latents, timestep, guidance_scale, told };
         let length = latents.f32()?.len();
-        let guidance = Guidance {
-            scale: guidance_scale,
-            rescale: self.options.guidance_rescale,
-            zero_star: self.options.cfg_zero_star,
-        };
-        let mut run = |branch| sized(self.run(&pass, chunk, branch, cancel)?, "prediction", &graph, length);
+        let mut run =
+            |branch| sized(self.run(&mut pass, chunk, branch, cancel)?, "prediction", &graph, length);
         let mut guided = run(0)?;
         if is_guided(&graph, guidance_scale) {
+            let guidance = Guidance {
+                scale: guidance_scale,
+                rescale: self.options.guidance_rescale,
+                zero_star: self.options.cfg_zero_star,
+            };
             guidance.apply(guided.f32_mut()?, run(1)?.f32()?);
         }
         Ok(guided)
@@ -672,12 +668,7 @@ impl Diffuser {
         self.options.guidance_scale.unwrap_or(self.experts[expert].guidance_scale)
     }
 
-    /// Forgets what the first pass of a chunk found out: the next pass is one, or that of another denoiser.
-    fn forget_chunk(&mut self) {
-        self.caches.iter_mut().for_each(|cache| cache.chunk.clear());
-    }
-
-    fn run(&mut self, pass: &Pass, chunk: &Chunk, branch: usize, cancel: &Cancel) -> Result<Tensors> {
+    fn run(&self, pass: &mut Pass, chunk: &Chunk, branch: usize, cancel: &Cancel) -> Result<Tensors> {
         let graph = pass.graph;
         let per_frame = graph.signature().input("timestep").is_some_and(|t| t.shape.len() == 2);
         let [_, frames, h, w] = chunk.axes.latents;
@@ -688,7 +679,7 @@ impl Diffuser {
         let guidance_scale = Tensor::from_f32(&[1], vec![pass.guidance_scale])?;
         let frame_rate = Tensor::from_f32(&[1], vec![self.options.frame_rate])?;
         let embeds = if branch == 0 { chunk.positive } else { chunk.negative.ok_or_else(no_negative)? };
-        let others = [embeds, &chunk.extras, pass.parameters].into_iter().flatten();
+        let others = [embeds, &chunk.extras, &pass.told.parameters].into_iter().flatten();
         let mut feeds: Feeds = others.map(|(name, tensor)| (name.as_str(), tensor)).collect();
         feeds.extend([
             ("latents", pass.latents),
@@ -697,13 +688,17 @@ impl Diffuser {
             ("frame_rate", &frame_rate),
         ]);
         let tokens = (h / self.token_size()) * (w / self.token_size());
-        let cache = &mut self.caches[branch];
+        let (cache, found_out) = (&self.caches[branch], &mut pass.told.found_out[branch]);
         let empty = cache.empty_for(graph, tokens)?;
-        for (name, tensor) in cache.past.iter().chain(&cache.chunk).chain(&empty) {
+        for (name, tensor) in cache.past.iter().chain(&empty).chain(&*found_out) {
             feeds.insert(name, tensor);
         }
         let mut outputs = graph.run(&feeds, cancel)?;
-        cache.keep(&mut outputs, graph);
+        for (name, tensor) in found_out {
+            if let Some(found) = chunk_out_of(name).and_then(|name| outputs.remove(&name)) {
+                *tensor = found;
+            }
+        }
         Ok(outputs)
     }
 }
@@ -718,21 +713,43 @@ struct Chunk<'a> {
 }
 
 impl Chunk<'_> {
-    /// Returns what `graph`, that of `expert`, is fed of the manifest's parameters: `filled`, if that is its already.
-    fn parameters<'a>(
+    /// Returns what `graph`, that of `expert`, is told: `told`, if that is its already.
+    fn told<'a>(
         &self,
         model: &Model,
         expert: usize,
         graph: &Graph,
-        filled: &'a mut Option<(usize, Tensors)>,
-    ) -> Result<&'a Tensors> {
-        if filled.as_ref().is_none_or(|(known, _)| *known != expert) {
+        told: &'a mut Option<Told>,
+    ) -> Result<&'a mut Told> {
+        if told.as_ref().is_none_or(|told| told.expert != expert) {
             let given = |name: &str| self.extras.contains_key(name) || self.positive.contains_key(name);
-            let tensors = parameters::fill(graph, &model.manifest().parameters, self.axes, given)?;
-            *filled = Some((expert, tensors));
+            let parameters = parameters::fill(graph, &model.manifest().parameters, self.axes, given)?;
+            let found_out = [nothing_found_out(graph)?, nothing_found_out(graph)?];
+            *told = Some(Told { expert, parameters, found_out });
         }
-        Ok(&filled.as_ref().expect("filled above").1)
+        Ok(told.as_mut().expect("told above"))
     }
+}
+
+/// What one denoiser is fed in all its passes over a chunk.
+struct Told {
+    expert: usize,
+    /// Those of the manifest.
+    parameters: Tensors,
+    /// What the first pass found out for the others, nothing before: for the prompt and for the negative prompt.
+    found_out: [Tensors; 2],
+}
+
+/// Returns what `graph` is fed in a chunk's first pass in the place of what that finds out.
+fn nothing_found_out(graph: &Graph) -> Result<Tensors> {
+    let inputs = graph.signature().inputs.iter().filter(|i| chunk_out_of(&i.name).is_some());
+    inputs
+        .map(|i| {
+            let mut shape: Vec<usize> = i.shape.iter().map(|length| length.unwrap_or(1)).collect();
+            shape[1] = 0;
+            Ok((i.name.clone(), Tensor::from_f32(&shape, Vec::new())?))
+        })
+        .collect()
 }
 
 /// One step's call of a denoiser, but for the prompt.
@@ -741,7 +758,7 @@ struct Pass<'a> {
     latents: &'a Tensor,
     timestep: f32,
     guidance_scale: f32,
-    parameters: &'a Tensors,
+    told: &'a mut Told,
 }
 
 /// Returns whether a second pass, without the prompt, is needed.
@@ -777,13 +794,10 @@ fn no_negative() -> Error {
     }
 }
 
-/// What passes leave to those after them, by the name of the input that takes it.
+/// Keys and values of past latent frames: `[layers, B, P, N, D]` by the name of the input that takes them.
 #[derive(Default)]
 struct Cache {
-    /// Keys and values of past latent frames: `[layers, B, P, N, D]`.
     past: Tensors,
-    /// What the first pass of the chunk at hand found out for its others.
-    chunk: Tensors,
 }
 
 impl Cache {
@@ -792,33 +806,18 @@ impl Cache {
         self.past.values().next().map_or(0, |past| past.shape()[2])
     }
 
-    /// Returns what `graph` is fed where there is nothing yet: no past frames in a scene's first chunk, nothing found out in a chunk's
-    /// first pass.
+    /// Returns what `graph` is fed in a scene's first chunk: no past frames.
     fn empty_for(&self, graph: &Graph, tokens: usize) -> Result<Tensors> {
-        let mut empty = Tensors::new();
-        for input in &graph.signature().inputs {
-            let name = &input.name;
-            // The package's check has seen to it that layers and width are declared.
-            let mut shape: Vec<usize> = input.shape.iter().map(|length| length.unwrap_or(1)).collect();
-            if present_of(name).is_some() && !self.past.contains_key(name) {
-                (shape[2], shape[3]) = (0, tokens);
-            } else if chunk_out_of(name).is_some() && !self.chunk.contains_key(name) {
-                shape[1] = 0;
-            } else {
-                continue;
-            }
-            empty.insert(name.clone(), Tensor::from_f32(&shape, Vec::new())?);
-        }
-        Ok(empty)
-    }
-
-    /// Takes from the `outputs` of a pass of `graph` what it found out for the others of its chunk.
-    fn keep(&mut self, outputs: &mut Tensors, graph: &Graph) {
-        for input in &graph.signature().inputs {
-            if let Some(found_out) = chunk_out_of(&input.name).and_then(|name| outputs.remove(&name)) {
-                self.chunk.insert(input.name.clone(), found_out);
-            }
-        }
+        let inputs = graph.signature().inputs.iter().filter(|i| present_of(&i.name).is_some());
+        inputs
+            .filter(|i| !self.past.contains_key(&i.name))
+            .map(|i| {
+                // The package's check has seen to it that layers and width are declared.
+                let fixed = |axis: usize| i.shape.get(axis).copied().flatten().unwrap_or(1);
+                let shape = [fixed(0), 1, 0, tokens, fixed(4)];
+                Ok((i.name.clone(), Tensor::from_f32(&shape, Vec::new())?))
+            })
+            .collect()
     }
 
     /// Appends the frames that a pass over a clean chunk gave, and forgets those that the window has left.

@@ -126,7 +126,7 @@ def kind_of_step(it: int, progress: float) -> str:
     x = random.Random(it).random()
     if progress < .4:
         return "images" if x < .75 else "clips"
-    return "images" if x < .15 else "clips" if x < .65 else "sequences"
+    return "images" if x < .4 else "clips" if x < .7 else "sequences"
 
 
 def is_matrix(name: str, p: torch.Tensor) -> bool:

@@ -351,7 +351,7 @@ class Transformer(nn.Module):
         size = clean.clamp(-MOST, MOST).square().mean((2, 3, 4), keepdim=True).sqrt()
         return (clean - clean.clamp(-MOST, MOST) * (LOUDEST / size.clamp(min=LOUDEST))) / s.clamp(min=.05)
 
-    def recall(self, latents, past_key, past_value):
+    def of_past(self, latents, past_key, past_value):
         """What a draft sees of the past [caches, B, P, N, d], as `known` has it, and the times [B, T] of the latents [B, C, T, h, w] that follow on it."""
         b, c, t, h, w = latents.shape
         before = torch.cat([past_key[-1], past_value[-1]], -1)
@@ -365,7 +365,7 @@ class Transformer(nn.Module):
     def draft_of(self, latents, prompt_embeds, past_key, past_value):
         """The draft of the frames of latents [B, C, T, h, w], mean and logarithm of the variance [B, T, C, h, w]: the same in all calls of a chunk."""
         gist = prompt_embeds[:, 0]
-        before, times = self.recall(latents, past_key, past_value)
+        before, times = self.of_past(latents, past_key, past_value)
         begins = self.begin(gist[None][past_key.shape[2]:].flatten(0, 1), latents)  # of nothing, where there is a past: that costs nothing
         follows = self.follow(before, gist, times[:, 0], latents.shape[2])
         return [x + torch.cat([y, torch.zeros_like(x[:, :1])])[:len(x)] for x, y in zip(follows, begins)]
@@ -385,7 +385,7 @@ class Transformer(nn.Module):
         if draft is None:
             draft = self.draft_of(latents, prompt_embeds, past_key, past_value)
         if times is None:
-            times = self.recall(latents, past_key, past_value)[1]
+            times = self.of_past(latents, past_key, past_value)[1]
         condition = self.time(torch.cat([angle.cos(), angle.sin()], -1)) + self.pooled(gist)[:, None]
         condition = F.silu(condition + self.when(gist[:, None].expand(-1, t, -1), clock(times)))
         ones = torch.ones_like(frames[:, :, :1])

@@ -160,6 +160,9 @@ class VAE(nn.Module):
             if isinstance(m, nn.Conv2d) and m.weight.abs().max() > 0:  # keep the size of what passes through
                 nn.init.normal_(m.weight, std=(m.in_channels * m.kernel_size[0] ** 2) ** -.5)
                 nn.init.zeros_(m.bias)
+        for m in self.modules():
+            if isinstance(m, Memory):  # two steps' parts are added
+                m.a.weight.data *= 2 ** -.5
         nn.init.normal_(self.decoder.out.weight, std=.3 * (9 * self.decoder.out.in_channels) ** -.5)
         # Statistics of the latents, set when the encoder is frozen; latents that leave the package are (z - mean) / std.
         self.register_buffer("mean", torch.zeros(LATENT_CHANNELS))
