@@ -20,6 +20,7 @@ from .graphs import DecoderGraph, DenoiserGraph, DraftGraph, EncoderGraph, TextG
 from .host import Package
 from .onnx_files import WeightFile, halve, made_once
 from .streams import CONTEXT_NOISE, WINDOW
+from .text_encoder import WIDTH, TextEncoder
 from .tokenizer import make_tokenizer, make_words
 from .transformer import CHUNK, SINK, Transformer
 from .vae import LATENT_CHANNELS
@@ -61,10 +62,10 @@ def autoencoder(vae, out: pathlib.Path, kind: str) -> None:
     weights.write()
 
 
-def denoiser(net: Transformer, text_width: int, out: pathlib.Path) -> None:
+def denoiser(net: Transformer, text: TextEncoder, out: pathlib.Path) -> None:
     """transformer.onnx: a chunk's first call, which is fed an empty draft, makes it; the others are fed that."""
     caches, d = net.n_caches, net.d
-    inputs = {"latents": torch.randn(1, net.channels, 3, 6, 8), "timestep": torch.full((1, 3), 500.), "prompt_embeds": torch.randn(1, 5, text_width),
+    inputs = {"latents": torch.randn(1, net.channels, 3, 6, 8), "timestep": torch.full((1, 3), 500.), "prompt_embeds": torch.randn(1, 5, WIDTH),
               "prompt_mask": torch.ones(1, 5), "past_key": torch.randn(caches, 1, 2, 12, d), "past_value": torch.randn(caches, 1, 2, 12, d)}
     past, present, frames = {1: "B", 2: "P", 3: "N"}, {1: "B", 2: "T", 3: "N"}, {0: "B", 2: "T", 3: "h", 4: "w"}
     axes = {"latents": frames, "timestep": {0: "B", 1: "T"}, "prompt_embeds": {0: "B", 1: "L"}, "prompt_mask": {0: "B", 1: "L"}, "past_key": past, "past_value": past,
@@ -72,7 +73,7 @@ def denoiser(net: Transformer, text_width: int, out: pathlib.Path) -> None:
             "prediction": frames, "present_key": present, "present_value": present}
     path = out / "transformer.onnx"
     of_draft = {name: inputs[name] for name in ("latents", "prompt_embeds", "past_key", "past_value")}
-    draft = trace(DraftGraph(net), tuple(of_draft.values()), path, list(of_draft), ["chunk_out_draft"], {name: axes[name] for name in (*of_draft, "chunk_out_draft")})
+    draft = trace(DraftGraph(net, text), tuple(of_draft.values()), path, list(of_draft), ["chunk_out_draft"], {name: axes[name] for name in (*of_draft, "chunk_out_draft")})
     inputs["chunk_draft"] = torch.randn(1, 3, 2 * net.channels, 6, 8)
     outputs = ["prediction", "present_key", "present_value"]
     model = trace(DenoiserGraph(net), tuple(inputs.values()), path, list(inputs), outputs, {name: axes[name] for name in (*inputs, *outputs)})
@@ -162,13 +163,15 @@ def check(folder: pathlib.Path, vae, text, net) -> None:
             ids = torch.tensor([p.tokenizer.encode(prompt).ids])
             e, _ = text(ids, torch.ones_like(ids))
             print(f"text_encoder [{ids.shape[1]} tokens]: {worst(p.embed(prompt)[0], e):.1e}")
-        for h, w, t, n in ((10, 16, 3, 12), (10, 16, 3, 0), (12, 12, 1, 5), (16, 10, 2, 9), (10, 20, 3, 3)):
+        made = DraftGraph(net, text).eval()
+        for h, w, t, n in ((10, 16, 3, 12), (10, 16, 3, 0), (10, 16, 3, 1), (12, 12, 1, 5), (16, 10, 2, 9), (10, 20, 3, 3)):
             x, clean = (rng.standard_normal((1, LATENT_CHANNELS, k, h, w), np.float32) for k in (t, max(n, 1)))
             words, nothing = torch.ones(1, e.shape[1]), torch.zeros(net.n_caches, 1, 0, h * w // 4, net.d)
             past = torch.stack(net(tensor(clean), torch.zeros(1, clean.shape[2]), e, words, nothing, nothing)[1:])[:, :, :, :n].numpy()
             sigma = np.float32(rng.uniform(0, 1))
             prompt = e.numpy(), np.ones((1, e.shape[1]), np.float32)
-            want = net(tensor(x), torch.full((1, t), 1000 * float(sigma)), e, words, tensor(past[0]), tensor(past[1]))
+            before = tensor(past[0]), tensor(past[1])
+            want = net(tensor(x), torch.full((1, t), 1000 * float(sigma)), e, words, *before, draft=made(tensor(x), e, *before).chunk(2, 2))
             draft, spent = np.zeros((1, 0, *p.draft), np.float32), []
             for _ in range(2):
                 start = time.time()
@@ -214,7 +217,7 @@ def main() -> None:
     out.mkdir(parents=True)
     autoencoder(vae, out, "decoder")
     autoencoder(vae, out, "encoder")
-    denoiser(net, 256, out)
+    denoiser(net, text, out)
     text_encoder(text, out)
     make_tokenizer().save(str(out / "tokenizer.json"))
     make_words().save(str(out / "words.json"))

@@ -9,8 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .text_encoder import TextEncoder
+from .tokenizer import make_tokenizer, pad_batch
 from .transformer import Transformer
 from .vae import VAE
+
+GUIDANCE = 1.7  # of the draft that follows on a scene's first frame, where a camera's move is asked for
 
 
 class DecoderGraph(nn.Module):
@@ -55,14 +59,26 @@ class EncoderGraph(nn.Module):
 
 
 class DraftGraph(nn.Module):
-    """What a chunk's first call finds out, [B, T, 2C, h, w]: means and logarithms of variances of its draft."""
+    """What a chunk's first call finds out, [B, T, 2C, h, w]: means and logarithms of variances of its draft.
 
-    def __init__(self, net: Transformer):
+    A scene's first frame does not show how its camera moves, and of what the caption alone tells drafts make too little.  So what follows on
+    a single frame is led away from what would follow if nothing were told (classifier-free guidance, arXiv:2207.12598), as far as the text
+    encoder's head reads a move; of what moves by itself nothing is made more of, or it trembles."""
+
+    def __init__(self, net: Transformer, text: TextEncoder):
         super().__init__()
-        self.net = net
+        self.net, self.camera = net, text.heads["camera"]
+        with torch.no_grad():
+            self.register_buffer("untold", text(*map(torch.tensor, pad_batch(make_tokenizer(), [""])))[0][:, 0])
 
     def forward(self, latents, prompt_embeds, past_key, past_value):
-        return torch.cat(self.net.draft_of(latents, prompt_embeds, past_key, past_value), 2)
+        mean, log_variance = self.net.draft_of(latents, prompt_embeds, past_key, past_value)
+        before, times = self.net.of_past(latents, past_key, past_value)
+        alone = lambda x: x[None][abs(past_key.shape[2] - 1):].flatten(0, 1)  # as it is behind a single frame, else of a batch of nothing, which costs nothing
+        untold, _ = self.net.follow(alone(before), alone(self.untold.expand(len(before), -1)), alone(times)[:, 0], latents.shape[2])
+        asked = 1 - self.camera(prompt_embeds[:, 0]).softmax(-1)[:, 0, None, None, None, None]
+        more = torch.cat([alone(mean) - untold, torch.zeros_like(mean)])[:len(mean)]
+        return torch.cat([mean + (GUIDANCE - 1) * asked * more, log_variance], 2)
 
 
 class DenoiserGraph(nn.Module):

@@ -1,6 +1,6 @@
 """Makes checkpoints of a package, to go on training where none is left: python -m papercut.restore PACKAGE [--work DIR]
 
-A package holds all weights but the heads that only teach the text encoder, which are taught again, rounded to float16; what optimisers knew is lost.  Of graphs
+A package holds all weights but those of heads that only teach the text encoder, which are taught again, rounded to float16; what optimisers knew is lost.  Of graphs
 only the stored tensors' names tell what they are, and those of transposed matrices are mere numbers.  So networks of random weights
 are exported as well: where each of their weights comes to lie is where the package's lies.
 """
@@ -66,12 +66,13 @@ def read(modules: torch.nn.ModuleDict, names: tuple[str, ...], package: pathlib.
 
 
 def teach_heads(text: TextEncoder, steps: int = HEAD_STEPS) -> float:
-    """Begins the text encoder's heads anew and teaches them alone, or what joint training learned of captions from random ones would go first.
-    Returns the share of attributes that they read in the end."""
+    """Begins those of the text encoder's heads that a package lacks anew and teaches them alone, or what joint training learned of captions from random ones
+    would go first.  Returns the share of attributes that all read in the end."""
     tokenizer, rng, right = make_tokenizer(), random.Random(0), 0.
-    for head in text.heads.values():
+    heads = torch.nn.ModuleList([head for name, head in text.heads.items() if name != "camera"])  # which a package has, to guide drafts by
+    for head in heads:
         head.reset_parameters()
-    opt = torch.optim.Adam(text.heads.parameters(), .01)
+    opt = torch.optim.Adam(heads.parameters(), .01)
     for i in range(steps):
         texts, said = captions_of([Scene.sample(rng) for _ in range(HEAD_CAPTIONS)], rng, .03)
         with torch.no_grad():
@@ -103,7 +104,7 @@ def main() -> None:
         example = pathlib.Path(folder)
         for kind in ("decoder", "encoder"):
             export.autoencoder(vae, example, kind)
-        export.denoiser(both["net"], 256, example)
+        export.denoiser(both["net"], both["text"], example)
         export.text_encoder(both["text"], example)
         read(vae, GRAPHS[:2], args.package, example)
         read(both, GRAPHS[2:], args.package, example)

@@ -1,7 +1,7 @@
 """The text encoder: a small transformer over words and characters.
 
 Output token 0 stands for the whole prompt.  Linear heads on it are trained to read off the scene's attributes
-(captions.ATTRIBUTES), which teaches the meaning of words faster than pictures alone; the heads are not exported.
+(captions.ATTRIBUTES), which teaches the meaning of words faster than pictures alone; of the heads only the camera's is exported (graphs.py).
 """
 from __future__ import annotations
 

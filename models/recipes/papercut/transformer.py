@@ -203,7 +203,7 @@ class Draft(nn.Module):
         gist = gist + self.when(gist, clock(first))
         x = self.enter(torch.cat([known, positions[None].expand(b, -1, -1, -1)], 1))
         places = torch.cat([torch.ones_like(coordinates[:1]), coordinates]).flatten(1)
-        said = (self.said(gist).reshape(b, -1, 3) @ places).reshape(b, -1, h, w)
+        said = (self.said(gist).reshape(b, self.said.out_features // 3, 3) @ places).reshape(b, self.said.out_features // 3, h, w)
         for first, second, of_block in zip(self.a, self.b, said.chunk(len(self.a), 1)):
             scale, shift = of_block.chunk(2, 1)
             x = x + second(F.gelu(first(F.gelu(x)) * (1 + scale) + shift))

@@ -8,6 +8,9 @@ import onnxruntime
 import torch
 
 from papercut import export
+from papercut.graphs import GUIDANCE
+from papercut.text_encoder import TextEncoder
+from papercut.tokenizer import make_tokenizer, pad_batch
 from papercut.transformer import Transformer
 from papercut.vae import VAE
 
@@ -29,9 +32,14 @@ class Denoiser(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        self.net = at_random(Transformer(d=256, layers=1))
-        export.denoiser(self.net, 256, pathlib.Path(folder.name))
+        self.net, self.text = at_random(Transformer(d=256, layers=1)), at_random(TextEncoder(make_tokenizer().get_vocab_size(), layers=1))
+        self.asks(False)
+        export.denoiser(self.net, self.text, pathlib.Path(folder.name))
         self.graph = session(pathlib.Path(folder.name) / "transformer.onnx")
+
+    def asks(self, moves: bool) -> None:
+        """Has the text encoder's head read of every prompt that it asks for a camera's move, or that none does."""
+        self.text.heads["camera"].bias.data[0] = -40. if moves else 40.
 
     def feeds(self, frames: int, past: int, h: int = 4, w: int = 6) -> list[torch.Tensor]:
         torch.manual_seed(1)
@@ -55,6 +63,19 @@ class Denoiser(unittest.TestCase):
                 np.testing.assert_allclose(a, b, atol=1e-3)
                 np.testing.assert_array_equal(b, c)
             np.testing.assert_array_equal(draft, same)
+
+    def test_what_follows_on_a_first_frame_moves_more_as_told_where_a_move_is_asked_for(self):
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            self.asks(True)
+            export.denoiser(self.net, self.text, pathlib.Path(folder))
+            self.graph = session(pathlib.Path(folder) / "transformer.onnx")
+            nothing = self.text(*map(torch.tensor, pad_batch(make_tokenizer(), [""])))[0]
+            for past, more in ((0, 0.), (1, GUIDANCE - 1), (2, 0.)):
+                latents, _, embeds, _, *kept = feeds = self.feeds(2, past)
+                *_, draft = self.run_graph(feeds, np.zeros((1, 0, 2 * self.net.channels, 1, 1), np.float32))
+                (told, variance), (untold, _) = (self.net.draft_of(latents, e, *kept) for e in (embeds, nothing))
+                self.assertGreater((told - untold).abs().max(), .1)
+                np.testing.assert_allclose(draft, torch.cat([told + more * (told - untold), variance], 2).numpy(), atol=1e-3)
 
     def test_what_a_call_is_told_counts(self):
         feeds = self.feeds(3, 7)
