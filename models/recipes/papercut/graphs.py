@@ -14,7 +14,7 @@ from .tokenizer import make_tokenizer, pad_batch
 from .transformer import Transformer
 from .vae import VAE
 
-GUIDANCE = 1.7  # of the draft that follows on a scene's first frame, where a camera's move is asked for
+GUIDANCE = 1.7  # of the draft that follows on a scene's first frame, where a move of the camera is asked for: then moves go as far as in renders, and edges become hardly stronger (LOG.md)
 
 
 class DecoderGraph(nn.Module):
