@@ -14,7 +14,8 @@ from .tokenizer import make_tokenizer, pad_batch
 from .transformer import Transformer
 from .vae import VAE
 
-GUIDANCE = 1.7  # of the draft that follows on a scene's first frame, where a move of the camera is asked for: then moves go as far as in renders, and edges become hardly stronger (LOG.md)
+GUIDANCE = 1.7  # of the draft that follows on a scene's first frame: with it moves go as far as in renders, and edges become hardly stronger (LOG.md)
+GUIDED = "camera"  # of what prompts say, what it is for; the text encoder's head that reads it is part of the package
 
 
 class DecoderGraph(nn.Module):
@@ -67,7 +68,7 @@ class DraftGraph(nn.Module):
 
     def __init__(self, net: Transformer, text: TextEncoder):
         super().__init__()
-        self.net, self.camera = net, text.heads["camera"]
+        self.net, self.camera = net, text.heads[GUIDED]
         with torch.no_grad():
             self.register_buffer("untold", text(*map(torch.tensor, pad_batch(make_tokenizer(), [""])))[0][:, 0])
 

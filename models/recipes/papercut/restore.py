@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from . import export, parallel
 from .checkpoints import save
 from .data import Job, add_work, render_jobs
+from .graphs import GUIDED
 from .prepare import encode, importance
 from .text_encoder import TextEncoder, targets
 from .tokenizer import make_tokenizer, words_of
@@ -69,7 +70,7 @@ def teach_heads(text: TextEncoder, steps: int = HEAD_STEPS) -> float:
     """Begins those of the text encoder's heads that a package lacks anew and teaches them alone, or what joint training learned of captions from random ones
     would go first.  Returns the share of attributes that all read in the end."""
     tokenizer, rng, right = make_tokenizer(), random.Random(0), 0.
-    heads = torch.nn.ModuleList([head for name, head in text.heads.items() if name != "camera"])  # which a package has, to guide drafts by
+    heads = torch.nn.ModuleList([head for name, head in text.heads.items() if name != GUIDED])
     for head in heads:
         head.reset_parameters()
     opt = torch.optim.Adam(heads.parameters(), .01)
