@@ -25,7 +25,7 @@ pub mod vae;
 
 pub use denoise::{DEFAULT_SEED, DiffuseOptions, Diffuser};
 pub use error::{Error, Result};
-pub use model::{Model, Turn};
+pub use model::{Ahead, Model, Turn};
 pub use onnx::{ElementType, Signature, TensorInfo};
 pub use package::Package;
 pub use papercut::papercut;

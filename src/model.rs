@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -14,10 +15,13 @@ use crate::runtime::{Cancel, Graph, RuntimeOptions};
 pub struct Model {
     package: Arc<Package>,
     options: RuntimeOptions,
-    graphs: Mutex<HashMap<PathBuf, Weak<Graph>>>,
+    graphs: Mutex<HashMap<PathBuf, Arc<Mutex<Weak<Graph>>>>>,
     taken: Mutex<bool>,
     free: Condvar,
 }
+
+/// Graphs that a thread opens, until they are taken.
+pub type Ahead = JoinHandle<Vec<Arc<Graph>>>;
 
 /// The turn of one of those who share a model and keep no graph open; it ends when it is dropped.
 #[derive(Debug)]
@@ -25,7 +29,7 @@ pub struct Turn<'a>(&'a Model);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        *lock(&self.0.taken) = false;
         self.0.free.notify_one();
     }
 }
@@ -61,20 +65,30 @@ impl Model {
     /// # Errors
     /// As [`Graph::open`].
     pub fn graph(&self, file: &Path, cancel: &Cancel) -> Result<Arc<Graph>> {
+        let slot = lock(&self.graphs).entry(file.to_owned()).or_default().clone();
         // Held while opening: who comes second waits for the one session instead of opening another.
-        let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(graph) = graphs.get(file).and_then(Weak::upgrade) {
+        let mut slot = lock(&slot);
+        if let Some(graph) = slot.upgrade() {
             return Ok(graph);
         }
         let graph = Arc::new(Graph::open(&self.package, file, self.options, cancel)?);
-        graphs.insert(file.to_owned(), Arc::downgrade(&graph));
+        *slot = Arc::downgrade(&graph);
         Ok(graph)
+    }
+
+    /// Opens the graphs in `files` on a thread of its own, as far as they open: who asks for one meanwhile waits for it. They stay open as long as what
+    /// is returned is kept; there is none where no thread is to be had.
+    pub fn open_ahead(self: &Arc<Self>, files: Vec<PathBuf>, cancel: &Cancel) -> Option<Ahead> {
+        let (model, cancel) = (self.clone(), cancel.clone());
+        let open = move || files.iter().map_while(|file| model.graph(file, &cancel).ok()).collect();
+        std::thread::Builder::new().spawn(open).ok()
     }
 
     /// Returns how many graphs somebody holds open.
     pub fn open_graphs(&self) -> usize {
-        let graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
-        graphs.values().filter(|graph| graph.strong_count() > 0).count()
+        let is_open =
+            |slot: &&Arc<Mutex<Weak<Graph>>>| slot.try_lock().is_ok_and(|graph| graph.strong_count() > 0);
+        lock(&self.graphs).values().filter(is_open).count()
     }
 
     /// Waits for the turn: those who open graphs, use and close them take turns, so that one's are open at a time.
@@ -84,7 +98,7 @@ impl Model {
     pub fn turn(&self, cancel: &Cancel) -> Result<Turn<'_>> {
         // Who cancels does not know of this wait, hence looks at short intervals.
         const INTERVAL: Duration = Duration::from_millis(20);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = lock(&self.taken);
         loop {
             if cancel.is_cancelled() {
                 return Err(Error::Cancelled);
@@ -96,6 +110,10 @@ impl Model {
             taken = self.free.wait_timeout(taken, INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

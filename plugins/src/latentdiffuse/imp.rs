@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use latentflow::{Cancel, DEFAULT_SEED, Diffuser, Error, Model, PromptEmbeds, vae};
+use latentflow::{Ahead, Cancel, DEFAULT_SEED, Diffuser, Error, Model, PromptEmbeds, vae};
 
 use super::image::ImagePrompt;
 use super::stats::Stats;
@@ -204,6 +204,8 @@ pub struct LatentDiffuse {
     cancel: Cancel,
     /// Only the task uses it while the element runs.
     diffuser: Mutex<Option<Diffuser>>,
+    /// What opens while caps are agreed on.
+    ahead: Mutex<Option<Ahead>>,
     pads: std::sync::OnceLock<(gst::Pad, gst::Pad)>,
 }
 
@@ -368,6 +370,7 @@ impl ElementImpl for LatentDiffuse {
             *state = state.stopped();
             drop(state);
             *self.diffuser.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.end_ahead();
         }
         Ok(success)
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
-use latentflow::{DiffuseOptions, Diffuser, Error, Model, PromptEmbeds, vae};
+use latentflow::{Ahead, DiffuseOptions, Diffuser, Error, Model, PromptEmbeds, vae};
 
 use super::super::timeline::{Span, Step, Timeline};
 use super::super::video::VideoPrompt;
@@ -162,6 +162,9 @@ impl LatentDiffuse {
                 let known = state.info.clone();
                 let video = state.video.as_ref().and_then(|video| video.info.clone());
                 drop(state);
+                if known.is_none() {
+                    self.open_ahead(&model);
+                }
                 let info = self.negotiate(&model, known.as_ref(), video.as_ref())?;
                 state = self.lock();
                 if known.is_some()
@@ -497,6 +500,23 @@ impl LatentDiffuse {
         }
     }
 
+    /// Begins to open a stream's denoisers, which are small, while the decoder downstream opens with the caps.
+    fn open_ahead(&self, model: &Arc<Model>) {
+        let keep_loaded = self.model_settings.lock().unwrap_or_else(PoisonError::into_inner).keep_loaded;
+        if model.manifest().stream.is_some() && keep_loaded {
+            let files = model.manifest().denoisers.iter().map(|denoiser| denoiser.file.clone()).collect();
+            let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+            *ahead = model.open_ahead(files, &self.cancel);
+        }
+    }
+
+    /// Waits for what is opened ahead, and leaves it to who took it.
+    pub(super) fn end_ahead(&self) {
+        let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Fails if it panicked, and then there is nothing open.
+        ahead.map(Ahead::join);
+    }
+
     /// Opens the denoisers, which takes seconds for large models, and says so then.
     fn open(&self, work: &Work, diffuser: &mut Diffuser) -> Result<(), gst::FlowError> {
         let known = diffuser.provider().is_some();
@@ -507,6 +527,7 @@ impl LatentDiffuse {
             true => open(),
             false => glue::with_progress(&*self.obj(), "open", &text, open),
         };
+        self.end_ahead();
         opened.map_err(|e| self.fail(&e))?;
         if let (false, Some(provider)) = (known, diffuser.provider()) {
             gst::info!(CAT, imp = self, "denoiser of {} opened on {provider}", work.model.id());
