@@ -293,11 +293,11 @@ fn run_library(model: &Arc<Model>, chunks: usize) -> Result<Duration> {
     Ok(started.elapsed())
 }
 
-/// What takes the frames.
-const NOTHING: &str = "fakesink";
-const ENCODER: &str = "videoconvert ! video/x-raw,format=I420 ! x264enc ! mp4mux ! fakesink";
+/// What makes frames of latents and takes them: nothing more, or an encoder, with the queues of `pipelines/`.
+const NOTHING: &str = "vaedecode name=decoder ! fakesink";
+const ENCODER: &str = "queue ! vaedecode name=decoder ! queue ! videoconvert ! video/x-raw,format=I420 ! x264enc ! mp4mux ! fakesink";
 
-/// `textsrc ! latentdiffuse ! vaedecode !` and what takes the frames.
+/// `textsrc ! latentdiffuse !` and the rest.
 struct Pipeline {
     pipeline: gst::Pipeline,
     frames: std::sync::mpsc::Receiver<Instant>,
@@ -330,14 +330,15 @@ impl Pipeline {
             Some(folder) => source.property("model", folder.to_str().ok_or("the folder is not UTF-8")?),
             None => source,
         };
-        let make = |name: &str| gst::ElementFactory::make(name).build();
+        let diffuser = gst::ElementFactory::make("latentdiffuse").build()?;
         let rest = gst::parse::bin_from_description(rest, true)?;
-        let elements = [source.build()?, make("latentdiffuse")?, make("vaedecode")?, rest.upcast()];
+        let decoder = rest.by_name("decoder").ok_or("there is a decoder")?;
+        let elements = [source.build()?, diffuser, rest.upcast()];
         let pipeline = gst::Pipeline::new();
         pipeline.add_many(&elements)?;
         gst::Element::link_many(&elements)?;
         let (sender, frames) = channel();
-        let pad = elements[2].static_pad("src").ok_or("vaedecode has a pad")?;
+        let pad = decoder.static_pad("src").ok_or("vaedecode has a pad")?;
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
             // Fails only once nobody asks any more.
             sender.send(Instant::now()).map_or(gst::PadProbeReturn::Remove, |()| gst::PadProbeReturn::Ok)

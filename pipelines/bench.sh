@@ -8,7 +8,7 @@
 #   pipeline_s           textsrc ! latentdiffuse ! vaedecode ! fakesink
 #   library_ratio        library_s / sessions_s; pipeline_ratio likewise
 #   fps, realtime_factor of the pipeline; 1 is real time
-#   encoded_realtime_factor  with videoconvert ! x264enc ! mp4mux before fakesink
+#   encoded_realtime_factor  with videoconvert ! x264enc ! mp4mux before fakesink, and queues as in pipelines/text-to-video.sh
 #   first_frame_cold_s   from a process's start to the first frame
 #   first_frame_warm_s   the same where the sessions are open already
 #   peak_rss_mib_10s     memory at most for 10 s of video; peak_rss_mib_60s for 60 s
