@@ -3,7 +3,7 @@ import unittest
 
 import numpy as np
 
-from papercut.evaluation import codec, consistency, figures
+from papercut.evaluation import codec, consistency, figures, given
 from papercut.evaluation.attributes import asked
 from papercut.evaluation.bench import judged_scenes, render
 from papercut.world import SUBJECTS, Scene
@@ -40,6 +40,10 @@ class Measures(unittest.TestCase):
         values = codec.flicker(frames)
         self.assertEqual(values[~codec.seams(len(values))].max(), 0)
         self.assertGreater(values[codec.seams(len(values))].max(), 0)
+
+    def test_what_is_given_in_a_row_is_decoded_in_a_row(self):
+        self.assertEqual(given.runs([0, 1, 2, 8]), [[0, 1, 2], [8]])
+        self.assertEqual([given.frames_of(latent) for latent in (0, 1, 8)], [slice(0, 1), slice(1, 5), slice(29, 33)])
 
     def test_thin_things_are_found_and_their_loss_is_seen(self):
         frames = np.full((1, 40, 40, 3), .2, np.float32)

@@ -1,10 +1,12 @@
 """Given frames: a picture as prompt, going on forwards and backwards, a loop, a join.  Each once, as a contact sheet, with
-the PSNR of the given frames beside that of the autoencoder alone."""
+the PSNR of the given frames beside that of the autoencoder alone: after what truly lay before them, and after nothing, for what the
+encoder saw before a frame it does not say again, and a video made up to it shows something else."""
 from __future__ import annotations
 
 import numpy as np
 from PIL import Image
 
+from ..host import Package
 from ..world import Scene
 from .bench import HEIGHT, WIDTH, Bench, render
 from .figures import psnr, table
@@ -32,6 +34,24 @@ def tasks(latents: np.ndarray) -> dict[str, tuple[int, dict[int, np.ndarray]]]:
     }
 
 
+def runs(numbers: list[int]) -> list[list[int]]:
+    """Numbers in a row together: [0, 1, 5] -> [[0, 1], [5]]."""
+    out: list[list[int]] = []
+    for n in numbers:
+        if out and n == out[-1][-1] + 1:
+            out[-1].append(n)
+        else:
+            out.append([n])
+    return out
+
+
+def after_nothing(package: Package, latents: np.ndarray) -> np.ndarray:
+    """The frames of latents [C, T, h, w] from the middle of a video, float [4 * T, H, W, 3], by a decoder that saw nothing before."""
+    init, step = package.decoder
+    _, *states = init.run(None, {"latents": latents[None, :, :1]})
+    return step.run(None, {"latents": latents[None], **{f"state_{k}": np.zeros_like(s) for k, s in enumerate(states)}})[0][0]
+
+
 def fill(bench: Bench, job) -> tuple[dict, list[np.ndarray]]:
     """The figures of all tasks on one scene, and six moments of each video."""
     n, prompt, scene = job
@@ -42,16 +62,18 @@ def fill(bench: Bench, job) -> tuple[dict, list[np.ndarray]]:
     for name, (length, given) in tasks(latents[0]).items():
         made = bench.package.generate(prompt, length, WIDTH, HEIGHT, seed=bench.seed + n, given=given)
         frames = bench.package.decode(made)
-        kept, alone = [], []
-        for i in given:
-            source = 0 if name == "loop" else i
-            want = clip[frames_of(source)]
-            got = frames[frames_of(i)]
-            if len(got) > len(want):  # a picture given in the place of four frames
-                want = np.repeat(want, len(got), 0)
-            kept.append(psnr(want, got))
-            alone.append(psnr(clip[frames_of(source)], coded[frames_of(source)]))
-        out[f"{name}, {scene.subject}"] = {"kept": float(np.mean(kept)), "autoencoder": float(np.mean(alone)),
+        kept, alone, unled = [], [], []
+        for run in runs(sorted(given)):
+            cut = after_nothing(bench.package, np.stack([given[i] for i in run], 1)) if run[0] else coded
+            for i in run:
+                source = 0 if name == "loop" else i
+                want = clip[frames_of(source)]
+                alone.append(psnr(want, coded[frames_of(source)]))
+                got = frames[frames_of(i)]
+                want = np.repeat(want, len(got) // len(want), 0)  # a picture may be given in the place of four frames
+                kept.append(psnr(want, got))
+                unled.append(psnr(want, cut[4 * (i - run[0]):][:4] if run[0] else cut[frames_of(i)]))
+        out[f"{name}, {scene.subject}"] = {"kept": float(np.mean(kept)), "autoencoder": float(np.mean(alone)), "after_nothing": float(np.mean(unled)),
                                            "seam": float(np.abs(np.diff(frames, axis=0)).mean((1, 2, 3)).max() * 255),
                                            "seam_of_renders": float(np.abs(np.diff(clip, axis=0)).mean((1, 2, 3)).max() * 255)}
         picks = np.linspace(0, len(frames) - 1, 6).round().astype(int)
@@ -67,5 +89,5 @@ def measure(bench: Bench) -> dict:
 
 
 def markdown(r: dict) -> str:
-    return table(["", "given frames kept, dB", "the autoencoder alone, dB", "largest change between frames, of 255", "in renders"],
-                 [[k, v["kept"], v["autoencoder"], v["seam"], v["seam_of_renders"]] for k, v in r.items()])
+    return table(["", "given frames kept, dB", "the autoencoder alone, dB", "after nothing, dB", "largest change between frames, of 255", "in renders"],
+                 [[k, v["kept"], v["autoencoder"], v["after_nothing"], v["seam"], v["seam_of_renders"]] for k, v in r.items()])
