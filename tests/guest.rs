@@ -106,6 +106,22 @@ mod text_encoders {
         let pooled = |embeds: &PromptEmbeds| embeds.positive()["pooled_embeds"].f32().unwrap().to_vec();
         assert_eq!(pooled(&first), pooled(&second));
     }
+
+    #[test]
+    fn are_found_open_where_they_were_opened_ahead() {
+        let (model, cancel) = (guest(), Cancel::new());
+        let files: Vec<_> =
+            model.manifest().text_encoders.iter().map(|encoder| encoder.file.clone()).collect();
+        let ahead = model.open_ahead(files.clone(), &cancel).unwrap().join().unwrap();
+        assert_eq!((ahead.len(), model.open_graphs()), (2, 2));
+        let graph = model.graph(&files[1], &cancel).unwrap();
+        assert!(Arc::ptr_eq(&graph, &ahead[1]));
+        drop(ahead);
+        assert_eq!(model.open_graphs(), 1, "what was taken stays open");
+        cancel.cancel();
+        let ahead = model.open_ahead(files.clone(), &cancel).unwrap().join().unwrap();
+        assert!(ahead.is_empty(), "it ends where who asked for it stops");
+    }
 }
 
 mod a_denoiser {
