@@ -8,7 +8,7 @@ import torch
 
 from .text_encoder import TextEncoder
 from .tokenizer import make_tokenizer, words_of
-from .transformer import Transformer
+from .transformer import LEAD, Transformer
 from .vae import VAE, TwoParts
 
 
@@ -64,7 +64,7 @@ def load_vae(work: pathlib.Path, untrained: bool = False) -> tuple[VAE, str]:
 
 
 def load_networks(work: pathlib.Path, untrained: bool = False) -> tuple[TextEncoder, Transformer, str]:
-    """The averaged text encoder and transformer and a sentence on their training."""
+    """The averaged text encoder and transformer, as videos are made with them, and a sentence on their training."""
     text, path = TextEncoder(make_tokenizer().get_vocab_size()), work / "transformer.pt"
     if not path.exists():
         if not untrained:
@@ -76,4 +76,5 @@ def load_networks(work: pathlib.Path, untrained: bool = False) -> tuple[TextEnco
     if state["words"] != words_of(make_tokenizer()):
         raise SystemExit(f"{path} knows other words than this recipe: go on training it (papercut.train_transformer --resume)")
     both.load_state_dict(state["average"])
+    net.draft.lead = LEAD
     return text.eval(), net.eval(), f"Transformer: {state['it']} steps."

@@ -19,7 +19,7 @@ from .data import add_work
 from .graphs import DecoderGraph, DenoiserGraph, DraftGraph, EncoderGraph, TextGraph
 from .host import Package
 from .onnx_files import WeightFile, halve, made_once
-from .streams import CONTEXT_NOISE, WINDOW
+from .streams import CONTEXT_NOISE, FOLLOWING_NOISE, WINDOW
 from .text_encoder import WIDTH, TextEncoder
 from .tokenizer import make_tokenizer, make_words
 from .transformer import CHUNK, SINK, Transformer
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=1.0, help="default guidance scale")
     parser.add_argument("--shift", type=float, default=2.0, help="shift of the noise levels")
     parser.add_argument("--init-noise-sigma", type=float, default=1., help="size of the noise that scenes begin with, 0..1: with less of it seeds are more alike (default: %(default)s)")
-    parser.add_argument("--following-noise-sigma", type=float, default=.6, help="size of the noise of what follows, 0..1: with less of it videos tremble less (default: %(default)s)")
+    parser.add_argument("--following-noise-sigma", type=float, default=FOLLOWING_NOISE, help="size of the noise of what follows, 0..1 (default: %(default)s)")
     parser.add_argument("--untrained", action="store_true", help="random weights where there is no checkpoint")
     args = parser.parse_args()
     vae, vae_note = checkpoints.load_vae(args.work, args.untrained)

@@ -14,7 +14,7 @@ from .tokenizer import make_tokenizer, pad_batch
 from .transformer import Transformer
 from .vae import VAE
 
-GUIDANCE = 1.7  # of the draft that follows on a scene's first frame: with it moves go as far as in renders, and edges become hardly stronger (LOG.md)
+GUIDANCE = 1.4  # of the draft that follows on a scene's first frame: with it moves go as far as in renders, and edges become no stronger (LOG.md)
 GUIDED = "camera"  # of what prompts say, what it is for; the text encoder's head that reads it is part of the package
 
 
@@ -73,11 +73,12 @@ class DraftGraph(nn.Module):
             self.register_buffer("untold", text(*map(torch.tensor, pad_batch(make_tokenizer(), [""])))[0][:, 0])
 
     def forward(self, latents, prompt_embeds, past_key, past_value):
-        mean, log_variance = self.net.draft_of(latents, prompt_embeds, past_key, past_value)
+        gist, past = prompt_embeds[:, 0], past_key.shape[2]
         before, times = self.net.of_past(latents, past_key, past_value)
-        alone = lambda x: x[None][abs(past_key.shape[2] - 1):].flatten(0, 1)  # as it is behind a single frame, else of a batch of nothing, which costs nothing
+        mean, log_variance = self.net.draft_of(latents, gist, before, times, past)
+        alone = lambda x: x[None][abs(past - 1):].flatten(0, 1)  # as it is behind a single frame, else of a batch of nothing, which costs nothing
         untold, _ = self.net.follow(alone(before), alone(self.untold.expand(len(before), -1)), alone(times)[:, 0], latents.shape[2])
-        asked = 1 - self.camera(prompt_embeds[:, 0]).softmax(-1)[:, 0, None, None, None, None]
+        asked = 1 - self.camera(gist).softmax(-1)[:, 0, None, None, None, None]
         more = torch.cat([alone(mean) - untold, torch.zeros_like(mean)])[:len(mean)]
         return torch.cat([mean + (GUIDANCE - 1) * asked * more, log_variance], 2)
 

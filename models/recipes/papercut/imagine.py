@@ -2,8 +2,8 @@
 python -m papercut.imagine [--work DIR]
 
 A latent that the transformer made is not the encoder's: it is softer, and frayed where much moves.  Here the latents of rendered clips
-get noise and lose it again in one step, each chunk after the true one before it, so that they still belong to their frames.  By how much they
-are off then is kept.  The decoder that is trained on such faults (train_vae.py --imagined) takes part in the denoising (the idea of
+get noise and lose it again in one step, so that they still belong to their frames, each chunk after what became of those before it, as in a video.  By how
+much they are off then is kept.  The decoder that is trained on such faults (train_vae.py --imagined) takes part in the denoising (the idea of
 LTX-Video's decoder, arXiv:2501.00103).
 """
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from . import parallel
 from .checkpoints import load_networks, load_vae
 from .data import add_work, encoder_input, faults_path, to_steps
-from .streams import a_little_noisy, noised, uniform
+from .streams import CONTEXT_NOISE, FOLLOWING_NOISE, a_little_noisy, noised, uniform
 from .tokenizer import make_tokenizer
 from .train_transformer import captions_of, tokens
 from .transformer import CHUNK
@@ -28,16 +28,23 @@ AT_ONCE = 8  # clips
 
 
 def imagine(net, x0: torch.Tensor, embeds, mask, chunk: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-    """Normalised latents [n, C, T, h, w] as the network makes each chunk from noise between LEVELS and the clean frames before it."""
-    n, _, frames = x0.shape[:3]
-    out, past = torch.empty_like(x0), net.no_past(x0)
-    draft = net.drafts_of_chunks(a_little_noisy(x0), embeds[:, 0], chunk, times)
-    for number in range(int(chunk[-1]) + 1):
-        here = (chunk == number).to(x0.device)  # bool [T]
-        s = uniform(LEVELS, n, x0.device) * here[:, None, None]
-        sigma, x = s.flatten(1), noised(x0, s)
-        v = net(x, 1000 * sigma, embeds, mask, past, past, chunk, draft, times)[0]
-        out[:, :, here] = (x - s * v)[:, :, here]
+    """Normalised latents [n, C, T, h, w] as the network makes each chunk from noise between LEVELS and what it made before it."""
+    n, gist, lengths = len(x0), embeds[:, 0], chunk.unique_consecutive(return_counts=True)[1].tolist()
+    out, past = x0[:, :, :0], [net.no_past(x0)] * 2
+    for length in lengths:
+        first = out.shape[2]
+        here = slice(first, first + length)
+        if first:
+            draft = net.follow(net.known(a_little_noisy(out)), gist, times[:, first], length)
+        else:
+            draft = [x.expand(-1, length, -1, -1, -1) for x in net.begin(gist, x0)]
+        see = lambda x, s: net(x, 1000 * s.flatten(1).expand(-1, length), embeds, mask, *past, draft=draft, times=times[:, here])
+        s = uniform(LEVELS, n, x0.device)
+        x = (1 - s) * x0[:, :, here] + s * (FOLLOWING_NOISE if first else 1.) * torch.randn_like(x0[:, :, here])
+        made = x - s * see(x, s)[0]
+        s = torch.full_like(s, CONTEXT_NOISE)
+        past = [torch.cat(x, 2) for x in zip(past, see(noised(made, s), s)[1:])]
+        out = torch.cat([out, made], 2)
     return out
 
 

@@ -26,6 +26,8 @@ WORN = .4  # how often subjects have worn away as well where a sequence is gone 
 NOISY_PAST = .15  # the most noise that networks get used to in what they follow on, in most of the clips
 CONTEXT_NOISE = .03  # of it, what a video sees its past through: what is wrong there is less believed then, but with more each chunk begins with a jump, and what moves fast dissolves
 
+FOLLOWING_NOISE = .6  # size of the noise that a video's chunks are made from behind the first: with less of it videos tremble less
+
 
 def chunks_of(frames: int, rng: random.Random) -> torch.Tensor:
     """Which chunk each frame is in [frames].  Most sequences start from a single frame, as scenes do when they are made; short

@@ -39,6 +39,8 @@ from .vae import LATENT_CHANNELS, LATENT_RATE
 CHUNK = 3
 SINK, LOOK_BACK = 3, 3             # frames that a draft sees: a video's first and the last
 AHEAD, BEHIND = CHUNK - 1, 14      # how many frames a token may look ahead and behind; farther is as far as that
+LEAD, FADES = 1.2, 6.              # how many times as far from the frame before as they guess drafts go where videos are made, for means of what may be move too
+                                   # little, and in how many seconds most of that fades: faults that are led on as well would add up in a minute
 MOST, LOUDEST = 16., 1.5           # no latent is larger, no frame's root mean square: what goes wrong in a long video must not grow without end
 TEXT = AHEAD + 1 + BEHIND          # kinds of keys: frames by distance, then the prompt's tokens, then those hidden
 KINDS = TEXT + 2
@@ -178,11 +180,12 @@ class Draft(nn.Module):
 
     What the prompt does to the features is a linear function of the place in the frame, as the way of things under a zoom is.
     In the end these features weigh what filters see in these frames: to move a picture is linear in it, how far is what is to be told.
-    On the last frames the filters are as large as the fastest moves in a chunk's time, most of which go along x."""
+    On the last frames the filters are as large as the fastest moves in a chunk's time, most of which go along x.
+    Where a scene begins means go `lead` times as far from the frame before as is guessed, 1 where the networks learn."""
 
     def __init__(self, channels: int, text: int, width: int = 128, blocks: int = 4, filters: int = 768):
         super().__init__()
-        self.channels = channels
+        self.channels, self.lead = channels, 1.
         self.enter = nn.Conv2d((SINK + LOOK_BACK) * (channels + 1) + POSITIONS, width, 3, padding=1)
         self.a = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks)])
         self.b = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(blocks)])
@@ -198,8 +201,9 @@ class Draft(nn.Module):
     def forward(self, known, gist, first, coordinates, positions):
         """known [B, (SINK + LOOK_BACK)*(channels + 1), h, w]: frames, each with a channel that is 1 if it is known, else 0 as all of it is;
         gist [B, text], first [B] the time of the chunk's first frame, coordinates [2, h, w] and positions [POSITIONS, h, w] -> mean and logarithm of
-        the variance, both [B, CHUNK, channels, h, w]."""
+        the variance, both [B, CHUNK, channels, h, w].  `lead` fades with that time."""
         b, _, h, w = known.shape
+        lead = 1 + (self.lead - 1) * (-first / (FADES * LATENT_RATE)).exp()[:, None, None, None, None]
         gist = gist + self.when(gist, clock(first))
         x = self.enter(torch.cat([known, positions[None].expand(b, -1, -1, -1)], 1))
         places = torch.cat([torch.ones_like(coordinates[:1]), coordinates]).flatten(1)
@@ -212,7 +216,7 @@ class Draft(nn.Module):
         first, last = known.split([m.in_channels for m in (self.recall, self.look)], 1)
         change = change + self.move((self.recall(first) + self.look(last)) * self.weigh(x)).reshape(change.shape)
         last, is_known = known[:, None, -self.channels - 1:-1], known[:, None, -1:]
-        return last + change * is_known, (log_variance - 1).clamp(-4., .5) * is_known
+        return last + lead * change * is_known, (log_variance - 1).clamp(-4., .5) * is_known
 
 
 class Beginning(nn.Module):
@@ -362,11 +366,10 @@ class Transformer(nn.Module):
         before = from_tokens(before[..., :4 * (c + 1)], h // 2, w // 2).reshape(b, (SINK + LOOK_BACK) * (c + 1), h, w)
         return before, first[:, None] + torch.arange(t, device=first.device)
 
-    def draft_of(self, latents, prompt_embeds, past_key, past_value):
-        """The draft of the frames of latents [B, C, T, h, w], mean and logarithm of the variance [B, T, C, h, w]: the same in all calls of a chunk."""
-        gist = prompt_embeds[:, 0]
-        before, times = self.of_past(latents, past_key, past_value)
-        begins = self.begin(gist[None][past_key.shape[2]:].flatten(0, 1), latents)  # of nothing, where there is a past: that costs nothing
+    def draft_of(self, latents, gist, before, times, past: int):
+        """The draft of the frames of latents [B, C, T, h, w] from prompts' gists [B, text], and `before` and `times` as `of_past` tells them of so many
+        frames: mean and logarithm of the variance [B, T, C, h, w], the same in all calls of a chunk."""
+        begins = self.begin(gist[None][past:].flatten(0, 1), latents)  # of nothing, where there is a past: that costs nothing
         follows = self.follow(before, gist, times[:, 0], latents.shape[2])
         return [x + torch.cat([y, torch.zeros_like(x[:, :1])])[:len(x)] for x, y in zip(follows, begins)]
 
@@ -382,10 +385,10 @@ class Transformer(nn.Module):
         sigma = timestep * .001
         angle = sigma[..., None] * self.frequencies
         gist = prompt_embeds[:, 0]
-        if draft is None:
-            draft = self.draft_of(latents, prompt_embeds, past_key, past_value)
-        if times is None:
-            times = self.of_past(latents, past_key, past_value)[1]
+        if draft is None or times is None:
+            before, counted = self.of_past(latents, past_key, past_value)
+            draft = draft or self.draft_of(latents, gist, before, counted, past)
+            times = counted if times is None else times
         condition = self.time(torch.cat([angle.cos(), angle.sin()], -1)) + self.pooled(gist)[:, None]
         condition = F.silu(condition + self.when(gist[:, None].expand(-1, t, -1), clock(times)))
         ones = torch.ones_like(frames[:, :, :1])

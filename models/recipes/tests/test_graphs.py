@@ -73,7 +73,8 @@ class Denoiser(unittest.TestCase):
             for past, more in ((0, 0.), (1, GUIDANCE - 1), (2, 0.)):
                 latents, _, embeds, _, *kept = feeds = self.feeds(2, past)
                 *_, draft = self.run_graph(feeds, np.zeros((1, 0, 2 * self.net.channels, 1, 1), np.float32))
-                (told, variance), (untold, _) = (self.net.draft_of(latents, e, *kept) for e in (embeds, nothing))
+                known = *self.net.of_past(latents, *kept), past
+                (told, variance), (untold, _) = (self.net.draft_of(latents, e[:, 0], *known) for e in (embeds, nothing))
                 self.assertGreater((told - untold).abs().max(), .1)
                 np.testing.assert_allclose(draft, torch.cat([told + more * (told - untold), variance], 2).numpy(), atol=1e-3)
 

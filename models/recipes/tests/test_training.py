@@ -1,10 +1,12 @@
 """What training rests on: steps of clips, noise levels, the cached past, checkpoints on their way."""
 import collections
+import math
 import pathlib
 import pickle
 import random
 import tempfile
 import unittest
+from unittest import mock
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from papercut.streams import LAPS, NOISY_PAST, WINDOW, WORST, Stream, Underway, 
 from papercut.text_encoder import Neighbours, TextEncoder
 from papercut.train_transformer import AT_STEPS, FAINT, FIRST_STEPS, SLIGHT, STEPS, draft_loss, faint, likely, noise_levels, weighted_errors
 from papercut.train_vae import BETWEEN, batch, between, cut, flickers, flows, held_out, imagined_batch, led
-from papercut.transformer import CHUNK, SINK, Transformer, clock
+from papercut.transformer import CHUNK, FADES, SINK, Transformer, clock
 from papercut.vae import LATENT_CHANNELS, LATENT_RATE, NEAR, VAE, Decoder, Memory, settle
 from papercut.world import Scene
 
@@ -467,7 +469,7 @@ class Drafts(unittest.TestCase):
             self.assertEqual(told(call(3, more_keys, more_values)[1]), [576, 577, 578])
         torch.testing.assert_close(clock(torch.tensor([720.])), clock(torch.tensor([576.])), atol=1e-4, rtol=0)
 
-    def test_each_chunk_is_imagined_after_the_true_ones_before_it(self):
+    def test_each_chunk_is_imagined_after_what_was_made_of_those_before_it(self):
         def made(x):
             torch.manual_seed(4)
             with torch.no_grad():
@@ -480,6 +482,20 @@ class Drafts(unittest.TestCase):
         self.assertTrue(torch.equal(before[:, :, :3], after[:, :, :3]))
         for frame in (3, 4, 5, 6):
             self.assertFalse(torch.equal(before[:, :, frame], after[:, :, frame]))
+        with mock.patch("papercut.imagine.LEVELS", (1., 1.)):  # nothing is told of the truth
+            self.assertTrue(torch.equal(made(self.x), made(changed)))
+
+    def test_drafts_of_videos_go_further_from_the_frame_before_than_those_that_are_learned_and_less_so_later(self):
+        known, last = self.net.known(self.x[:, :, :3]), self.x[:, None, :, 2]
+        for time, further in ((0, 1.5), (LATENT_RATE * FADES, 1 + .5 / math.e), (1e4, 1.)):
+            with torch.no_grad():
+                self.net.draft.lead = 1.
+                learned, variance = self.net.follow(known, self.gist, torch.tensor([time, time]), 3)
+                self.net.draft.lead = 1.5
+                led, same = self.net.follow(known, self.gist, torch.tensor([time, time]), 3)
+            self.assertGreater((learned - last).abs().max(), .01)
+            torch.testing.assert_close(led - last, further * (learned - last))
+            self.assertTrue(torch.equal(same, variance))
 
     def test_the_best_draft_knows_how_far_it_is_off(self):
         torch.manual_seed(0)
