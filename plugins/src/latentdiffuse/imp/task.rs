@@ -505,8 +505,9 @@ impl LatentDiffuse {
         let keep_loaded = self.model_settings.lock().unwrap_or_else(PoisonError::into_inner).keep_loaded;
         if model.manifest().stream.is_some() && keep_loaded {
             let files = model.manifest().denoisers.iter().map(|denoiser| denoiser.file.clone()).collect();
-            let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-            *ahead = model.open_ahead(files, &self.cancel);
+            self.end_ahead();
+            *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) =
+                model.open_ahead(files, &self.cancel);
         }
     }
 
