@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::package::{Manifest, Package};
-use crate::runtime::{Cancel, Graph, RuntimeOptions};
+use crate::runtime::{Cancel, Graph, RuntimeOptions, lock};
 
 /// A package whose graphs are opened on demand.
 #[derive(Debug)]
@@ -110,10 +110,6 @@ impl Model {
             taken = self.free.wait_timeout(taken, INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

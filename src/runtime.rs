@@ -97,7 +97,7 @@ const LARGE: u64 = 128 << 20;
 static LIBRARY_FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 static ENVIRONMENT: Mutex<Option<ort::environment::Environment>> = Mutex::new(None);
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -34,13 +34,10 @@ def imagine(net, x0: torch.Tensor, embeds, mask, chunk: torch.Tensor, times: tor
     for length in lengths:
         first = out.shape[2]
         here = slice(first, first + length)
-        if first:
-            draft = net.follow(net.known(a_little_noisy(out)), gist, times[:, first], length)
-        else:
-            draft = [x.expand(-1, length, -1, -1, -1) for x in net.begin(gist, x0)]
+        draft = net.draft_after(a_little_noisy(out), gist, times[:, first], length)
         see = lambda x, s: net(x, 1000 * s.flatten(1).expand(-1, length), embeds, mask, *past, draft=draft, times=times[:, here])
         s = uniform(LEVELS, n, x0.device)
-        x = (1 - s) * x0[:, :, here] + s * (FOLLOWING_NOISE if first else 1.) * torch.randn_like(x0[:, :, here])
+        x = noised(x0[:, :, here], s, FOLLOWING_NOISE if first else 1.)
         made = x - s * see(x, s)[0]
         s = torch.full_like(s, CONTEXT_NOISE)
         past = [torch.cat(x, 2) for x in zip(past, see(noised(made, s), s)[1:])]

@@ -25,7 +25,6 @@ OTHERS = .5  # and how often the next one is another
 WORN = .4  # how often subjects have worn away as well where a sequence is gone through again
 NOISY_PAST = .15  # the most noise that networks get used to in what they follow on, in most of the clips
 CONTEXT_NOISE = .03  # of it, what a video sees its past through: what is wrong there is less believed then, but with more each chunk begins with a jump, and what moves fast dissolves
-
 FOLLOWING_NOISE = .6  # size of the noise that a video's chunks are made from behind the first: with less of it videos tremble less
 
 
@@ -48,9 +47,9 @@ def uniform(span: tuple[float, float], n: int, device: torch.device) -> torch.Te
     return span[0] + (span[1] - span[0]) * torch.rand(n, 1, 1, 1, 1, device=device)
 
 
-def noised(x0: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """x0 at noise levels sigma."""
-    return (1 - sigma) * x0 + sigma * torch.randn_like(x0)
+def noised(x0: torch.Tensor, sigma: torch.Tensor, size: float = 1.) -> torch.Tensor:
+    """x0 at noise levels sigma, of noise of this size."""
+    return (1 - sigma) * x0 + sigma * size * torch.randn_like(x0)
 
 
 def past_noise(n: int, device: torch.device) -> torch.Tensor:
@@ -120,10 +119,7 @@ class Stream:
         """The draft of the next chunk from prompts' gists [n, text]: mean and logarithm of the variance, [n, t, C, h, w].  It is kept, for those that
         follow see what was made from it."""
         here = self.here
-        if here.start:
-            draft = net.follow(net.known(a_little_noisy(self.made[:, :, :here.start])), gist, self.times[:, here.start], here.stop - here.start)
-        else:
-            draft = net.begin(gist, self.x0)
+        draft = net.draft_after(a_little_noisy(self.made[:, :, :here.start]), gist, self.times[:, here.start], here.stop - here.start)
         for kept, new in zip(self.drafts, draft):
             kept[:, here] = new.detach().to(kept.dtype)
         return draft

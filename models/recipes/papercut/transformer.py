@@ -317,15 +317,20 @@ class Transformer(nn.Module):
         known = F.pad(latents, (0, 0, 0, 0, 0, 0, 0, 1), value=1.).transpose(1, 2)
         return ends(known, known[:, :1]).flatten(1, 2)
 
+    def draft_after(self, latents, gist, first, frames: int):
+        """The draft of so many frames behind clean latents [B, C, T, h, w], or of a scene's first where T is 0: mean and logarithm of the variance,
+        [B, frames, C, h, w] each."""
+        if latents.shape[2]:
+            return self.follow(self.known(latents), gist, first, frames)
+        return [x.expand(-1, frames, -1, -1, -1) for x in self.begin(gist, latents)]
+
     def drafts_of_chunks(self, latents, gist, frame_chunks, times):
         """The same for every frame of clean latents [B, C, T, h, w], chunk by chunk: what training sees at once.  times [B, T]: when in their
         scenes they are, in latent frames, with gaps for all alike; no draft reaches over one."""
         lengths, first, out = frame_chunks.unique_consecutive(return_counts=True)[1].tolist(), 0, []
         for n in lengths:
-            if not first:
-                out.append([x.expand(-1, n, -1, -1, -1) for x in self.begin(gist, latents)])
-            elif times[0, first] - times[0, first - 1] < 1.5:
-                out.append(self.follow(self.known(latents[:, :, :first]), gist, times[:, first], n))
+            if not first or times[0, first] - times[0, first - 1] < 1.5:
+                out.append(self.draft_after(latents[:, :, :first], gist, times[:, first], n))
             else:
                 out.append([torch.zeros_like(latents[:, :, :n]).transpose(1, 2)] * 2)
             first += n

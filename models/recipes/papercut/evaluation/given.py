@@ -36,13 +36,7 @@ def tasks(latents: np.ndarray) -> dict[str, tuple[int, dict[int, np.ndarray]]]:
 
 def runs(numbers: list[int]) -> list[list[int]]:
     """Numbers in a row together: [0, 1, 5] -> [[0, 1], [5]]."""
-    out: list[list[int]] = []
-    for n in numbers:
-        if out and n == out[-1][-1] + 1:
-            out[-1].append(n)
-        else:
-            out.append([n])
-    return out
+    return [run.tolist() for run in np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)]
 
 
 def after_nothing(package: Package, latents: np.ndarray) -> np.ndarray:
@@ -62,7 +56,7 @@ def fill(bench: Bench, job) -> tuple[dict, list[np.ndarray]]:
     for name, (length, given) in tasks(latents[0]).items():
         made = bench.package.generate(prompt, length, WIDTH, HEIGHT, seed=bench.seed + n, given=given)
         frames = bench.package.decode(made)
-        kept, alone, unled = [], [], []
+        kept, alone, after = [], [], []
         for run in runs(sorted(given)):
             cut = after_nothing(bench.package, np.stack([given[i] for i in run], 1)) if run[0] else coded
             for i in run:
@@ -72,8 +66,8 @@ def fill(bench: Bench, job) -> tuple[dict, list[np.ndarray]]:
                 got = frames[frames_of(i)]
                 want = np.repeat(want, len(got) // len(want), 0)  # a picture may be given in the place of four frames
                 kept.append(psnr(want, got))
-                unled.append(psnr(want, cut[4 * (i - run[0]):][:4] if run[0] else cut[frames_of(i)]))
-        out[f"{name}, {scene.subject}"] = {"kept": float(np.mean(kept)), "autoencoder": float(np.mean(alone)), "after_nothing": float(np.mean(unled)),
+                after.append(psnr(want, cut[4 * (i - run[0]):][:4] if run[0] else cut[frames_of(i)]))
+        out[f"{name}, {scene.subject}"] = {"kept": float(np.mean(kept)), "autoencoder": float(np.mean(alone)), "after_nothing": float(np.mean(after)),
                                            "seam": float(np.abs(np.diff(frames, axis=0)).mean((1, 2, 3)).max() * 255),
                                            "seam_of_renders": float(np.abs(np.diff(clip, axis=0)).mean((1, 2, 3)).max() * 255)}
         picks = np.linspace(0, len(frames) - 1, 6).round().astype(int)
