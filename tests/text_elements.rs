@@ -296,6 +296,20 @@ fn a_seek_sends_the_cue_that_covers_the_position() {
 }
 
 #[test]
+fn a_seek_backwards_is_refused_and_flushes_nothing() {
+    let (mut harness, ..) = textsrc(&[("prompt", "a cat"), ("duration", "2000000000")]);
+    wait_for_eos(&mut harness);
+    let set = gst::SeekType::Set;
+    let backwards =
+        gst::event::Seek::new(-1.0, gst::SeekFlags::FLUSH, set, gst::ClockTime::ZERO, set, SECOND);
+    assert!(!harness.push_upstream_event(backwards));
+    assert_eq!(pull(&mut harness), spanned(0, 2000, "a cat"));
+    while let Some(event) = harness.try_pull_event() {
+        assert_ne!(event.type_(), gst::EventType::FlushStart);
+    }
+}
+
+#[test]
 fn the_prompt_of_a_file_that_plays_cannot_be_set() {
     let (_folder, path) = file("story.srt", STORY.as_bytes());
     let (mut harness, element, bus) = textsrc(&[("location", path.to_str().unwrap())]);
@@ -352,6 +366,9 @@ fn an_open_prompt_cannot_be_sought() {
 fn a_live_source_sends_nothing_before_it_plays() {
     let (element, _) = element("textsrc", &[("prompt", "a cat"), ("is-live", "true")]);
     assert_eq!(element.set_state(gst::State::Paused), Ok(gst::StateChangeSuccess::NoPreroll));
+    let mut latency = gst::query::Latency::new();
+    assert!(element.static_pad("src").unwrap().query(&mut latency));
+    assert_eq!(latency.result(), (true, gst::ClockTime::ZERO, None), "prompts may wait");
     element.set_state(gst::State::Null).unwrap();
 }
 

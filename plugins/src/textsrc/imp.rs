@@ -274,13 +274,20 @@ impl BaseSrcImpl for TextSrc {
         self.script().is_some_and(|script| script.total().is_some())
     }
 
+    fn event(&self, event: &gst::Event) -> bool {
+        match event.view() {
+            // Refused before the base class flushes what plays.
+            gst::EventView::Seek(seek) if seek.get().0 <= 0.0 => {
+                gst::warning!(CAT, imp = self, "can't play backwards");
+                false
+            }
+            _ => self.parent_event(event),
+        }
+    }
+
     fn do_seek(&self, segment: &mut gst::Segment) -> bool {
         let Some(segment) = segment.downcast_mut::<gst::ClockTime>() else { return false };
         let position = segment.start().unwrap_or_default();
-        if segment.rate() <= 0.0 {
-            gst::warning!(CAT, imp = self, "can't play backwards");
-            return false;
-        }
         let mut state = self.lock();
         let Some(state) = state.as_mut() else { return false };
         let Some(next) = state.script.index_at(position) else { return false };
@@ -294,6 +301,11 @@ impl BaseSrcImpl for TextSrc {
     fn query(&self, query: &mut gst::QueryRef) -> bool {
         let total = self.script().and_then(|script| script.total());
         match (query.view_mut(), total) {
+            // Prompts may wait as long as they like: those after it hold up to a chunk.
+            (gst::QueryViewMut::Latency(q), _) => {
+                q.set(self.settings().is_live, gst::ClockTime::ZERO, gst::ClockTime::NONE);
+                true
+            }
             (gst::QueryViewMut::Duration(q), Some(total)) if q.format() == gst::Format::Time => {
                 q.set(total);
                 true
