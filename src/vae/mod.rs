@@ -51,8 +51,8 @@ struct Geometry {
 
 impl Geometry {
     fn new(manifest: &Manifest, width: usize, height: usize) -> Result<Self> {
-        check_range("width", width, manifest.video.width)?;
-        check_range("height", height, manifest.video.height)?;
+        check_range(manifest, "width", width, manifest.video.width)?;
+        check_range(manifest, "height", height, manifest.video.height)?;
         Ok(Self { latents: manifest.latents, width, height })
     }
 
@@ -94,11 +94,11 @@ impl<'a> Runs<'a> {
     }
 }
 
-fn check_range(setting: &'static str, value: usize, range: Range<usize>) -> Result<()> {
+fn check_range(manifest: &Manifest, setting: &'static str, value: usize, range: Range<usize>) -> Result<()> {
     if range.contains(value) {
         return Ok(());
     }
-    let reason = format!("the model takes {} to {}", range.min, range.max);
+    let reason = format!("{} takes {} to {}", manifest.name, range.min, range.max);
     Err(Error::Setting { setting, value: value.to_string(), reason })
 }
 
