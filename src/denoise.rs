@@ -263,6 +263,11 @@ impl Diffuser {
         self.image = None;
     }
 
+    /// Returns the model.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
     /// Returns what is asked of it.
     pub fn options(&self) -> &DiffuseOptions {
         &self.options

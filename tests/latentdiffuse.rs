@@ -21,11 +21,16 @@ struct Fixture {
 
 impl Fixture {
     fn new(name: &str, downstream: &str) -> Self {
+        Self::of(name, downstream, false)
+    }
+
+    /// With prompts from a live source, or not.
+    fn of(name: &str, downstream: &str, live: bool) -> Self {
         init();
         let model = model(name);
         let mut harness = Harness::new("latentdiffuse");
         harness.element().unwrap().set_property("model", package(name).to_str().unwrap());
-        harness.set_live(false);
+        harness.set_live(live);
         let bus = gst::Bus::new();
         harness.element().unwrap().set_bus(Some(&bus));
         let id = model.id().to_owned();
@@ -203,6 +208,22 @@ mod time {
         fixture.push("a dog", Some(1000), Some(500));
         let buffers = fixture.finish();
         assert_eq!(frames(&buffers), [(0, 17, true), (24, 36, true)]);
+
+        // Also where no prompt says when, and each comes as it is typed.
+        let mut fixture = Fixture::new("tiny-clip", "video/x-latent");
+        fixture.push("red", None, None);
+        fixture.harness.pull().unwrap();
+        fixture.push("a dog", None, None);
+        assert_eq!(frames(&[fixture.harness.pull().unwrap()]), [(17, 34, true)]);
+        assert_eq!(fixture.finish().len(), 0);
+    }
+
+    #[test]
+    fn of_a_live_stream_is_the_clocks_however_late_its_first_prompt_comes() {
+        let mut fixture = Fixture::of("tiny-stream", "video/x-latent", true);
+        fixture.harness.set_time(3 * gst::ClockTime::SECOND).unwrap();
+        fixture.push("red", Some(0), None);
+        assert_eq!(frames(&[fixture.harness.pull().unwrap()]), [(72, 77, true)]);
     }
 }
 
@@ -450,37 +471,148 @@ fn latency_is_told_of_a_live_source_alone() {
     assert_eq!(fixture.harness.query_latency(), Some(gst::ClockTime::from_nseconds(333_333_333 * 2)));
 }
 
+/// Plays `line` into an appsink with the name `out`; returns what comes with the base of its segment, and what ends it.
+fn play(pipeline: &gst::Pipeline) -> (Vec<(gst::Buffer, gst::ClockTime)>, gst::Message) {
+    let out = pipeline.by_name("out").unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let mut buffers = Vec::new();
+    while let Some(sample) = out.emit_by_name::<Option<gst::Sample>>("pull-sample", &[]) {
+        let base = sample.segment().unwrap().downcast_ref::<gst::ClockTime>().unwrap().base();
+        buffers.push((sample.buffer_owned().unwrap(), base.unwrap_or_default()));
+    }
+    let ends = [gst::MessageType::Eos, gst::MessageType::Error];
+    let end = pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(60), &ends);
+    pipeline.set_state(gst::State::Null).unwrap();
+    (buffers, end.expect("an end within a minute"))
+}
+
+fn pipeline(line: &str) -> gst::Pipeline {
+    init();
+    gst::parse::launch(line).unwrap().downcast().unwrap()
+}
+
+mod segments {
+    use super::*;
+
+    const SECOND: gst::ClockTime = gst::ClockTime::SECOND;
+
+    /// Plays prompts of two packages one after the other.
+    fn run(first: &str, second: &str) -> Vec<(gst::Buffer, gst::ClockTime)> {
+        let prompt = |name, text| {
+            format!(
+                "textsrc model={} prompt={text} duration=1000000000 ! c.",
+                package(name).to_str().unwrap()
+            )
+        };
+        let (buffers, end) = play(&pipeline(&format!(
+            "concat name=c ! latentdiffuse ! appsink name=out sync=false {} {}",
+            prompt(first, "red"),
+            prompt(second, "dog")
+        )));
+        assert_eq!(end.type_(), gst::MessageType::Eos);
+        buffers
+    }
+
+    #[test]
+    fn follow_each_other_and_each_is_counted_anew() {
+        let buffers = run("tiny-stream", "tiny-stream");
+        let (first, second): (Vec<_>, Vec<_>) = buffers.into_iter().partition(|(_, base)| base.is_zero());
+        assert!(second.iter().all(|(_, base)| *base == SECOND));
+        let expected = [(0, 5, true), (5, 13, false), (13, 21, false), (21, 24, false)];
+        for part in [first, second] {
+            assert_eq!(frames(&part.into_iter().map(|(buffer, _)| buffer).collect::<Vec<_>>()), expected);
+        }
+    }
+
+    #[test]
+    fn may_be_of_different_packages() {
+        let buffers: Vec<_> = run("tiny-stream", "tiny-clip").into_iter().map(|(buffer, _)| buffer).collect();
+        assert_eq!(frames(&buffers)[3..], [(21, 24, false), (0, 24, true)]);
+    }
+}
+
 mod a_video_prompt {
     use super::*;
 
     /// Restyles 17 frames of a video and goes on for 12 more; returns offsets and bytes of the latents.
     fn run(strength: f64, prompts: &str) -> Vec<gst::Buffer> {
         init();
+        let source = "videotestsrc num-buffers=17 ! video/x-raw,width=80,height=48,framerate=24/1";
+        let (buffers, end) = play(&of(strength, prompts, source));
+        assert_eq!(end.type_(), gst::MessageType::Eos);
+        buffers.into_iter().map(|(buffer, _)| buffer).collect()
+    }
+
+    /// A pipeline that makes latents of `source`.
+    fn of(strength: f64, prompts: &str, source: &str) -> gst::Pipeline {
         let folder = package("tiny-stream");
         let folder = folder.to_str().unwrap();
-        let pipeline = gst::parse::launch(&format!(
+        pipeline(&format!(
             "latentdiffuse name=d strength={strength} ! appsink name=out sync=false \
-             textsrc model={folder} {prompts} ! d.sink \
-             videotestsrc num-buffers=17 ! video/x-raw,width=80,height=48,framerate=24/1 ! videoconvert ! \
-             vaeencode model={folder} ! d.video"
+             textsrc model={folder} {prompts} ! d.sink {source} ! videoconvert ! vaeencode model={folder} ! d.video"
         ))
-        .unwrap()
-        .downcast::<gst::Pipeline>()
-        .unwrap();
-        let out = pipeline.by_name("out").unwrap();
-        pipeline.set_state(gst::State::Playing).unwrap();
-        let mut buffers = Vec::new();
-        while let Some(sample) = out.emit_by_name::<Option<gst::Sample>>("pull-sample", &[]) {
-            buffers.push(sample.buffer_owned().unwrap());
+    }
+
+    #[test]
+    fn is_asked_for_in_latents_of_the_prompts_package() {
+        let fixture = Fixture::new("tiny-stream", "video/x-latent");
+        let pad = fixture.harness.element().unwrap().request_pad_simple("video").unwrap();
+        let wanted = pad.query_caps(None);
+        assert_eq!(wanted.structure(0).unwrap().get::<&str>("model"), Ok(fixture.id.as_str()));
+        // Those of another come through, and are refused with the reason.
+        let other = gst::Caps::builder("video/x-latent").field("model", "other-000000").build();
+        assert!(wanted.can_intersect(&other));
+    }
+
+    const ENDLESS: &str = "videotestsrc name=v pattern=smpte75 horizontal-speed=1 ! video/x-raw,width=80,height=48,framerate=24/1";
+
+    #[test]
+    fn is_shown_from_where_a_seek_leads() {
+        const SECOND: gst::ClockTime = gst::ClockTime::SECOND;
+        let from = |line: gst::Pipeline| {
+            line.set_state(gst::State::Paused).unwrap();
+            line.state(10 * SECOND).0.unwrap();
+            line.seek_simple(gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE, SECOND).unwrap();
+            play(&line).0.into_iter().map(|(buffer, _)| buffer).collect::<Vec<_>>()
+        };
+        let shown = from(of(0.0, "prompt=red duration=2000000000", ENDLESS));
+        assert_eq!(frames(&shown), [(24, 29, true), (29, 37, false), (37, 45, false), (45, 48, false)]);
+        assert_eq!(shown[0].pts(), Some(SECOND));
+        // Its first two latent frames are those of the source there.
+        let encoded = from(pipeline(&format!(
+            "{ENDLESS} ! videoconvert ! vaeencode model={} ! identity eos-after=8 ! appsink name=out sync=false",
+            package("tiny-stream").to_str().unwrap()
+        )));
+        let cells = 10 * 6 * size_of::<f32>();
+        let (shown, encoded) = (bytes(&shown[0]), [bytes(&encoded[0]), bytes(&encoded[1])]);
+        for (at, channel) in shown.chunks(cells).enumerate() {
+            assert_eq!(channel, &encoded[at % 2][at / 2 * cells..][..cells], "channel {}", at / 2);
         }
-        let bus = pipeline.bus().unwrap();
-        let message = bus.timed_pop_filtered(
-            gst::ClockTime::from_seconds(60),
-            &[gst::MessageType::Eos, gst::MessageType::Error],
-        );
-        assert_eq!(message.map(|m| m.type_()), Some(gst::MessageType::Eos));
-        pipeline.set_state(gst::State::Null).unwrap();
-        buffers
+    }
+
+    #[test]
+    fn can_be_sought_alone_while_it_waits_for_room() {
+        let line = of(0.5, "prompt=red duration=60000000000", ENDLESS);
+        line.set_state(gst::State::Paused).unwrap();
+        line.state(gst::ClockTime::from_seconds(10)).0.unwrap();
+        let (done, waits) = std::sync::mpsc::channel();
+        let source = line.by_name("v").unwrap();
+        // A thread of its own: it would never come back.
+        std::thread::spawn(move || {
+            done.send(source.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::SECOND).is_ok())
+        });
+        assert_eq!(waits.recv_timeout(std::time::Duration::from_secs(30)), Ok(true));
+        line.set_state(gst::State::Null).unwrap();
+    }
+
+    #[test]
+    fn cannot_change_its_size_while_it_plays() {
+        let source = "concat name=c videotestsrc num-buffers=33 ! video/x-raw,width=64,height=48,framerate=24/1 ! c. \
+                      videotestsrc num-buffers=33 ! video/x-raw,width=32,height=32,framerate=24/1 ! c. c.";
+        let (_, end) = play(&of(0.5, "prompt=red duration=6000000000", source));
+        let gst::MessageView::Error(error) = end.view() else { panic!("{end:?}") };
+        let text = error.error().to_string();
+        assert!(text.contains("64x48") && text.contains("videoscale"), "{text}");
     }
 
     #[test]

@@ -96,6 +96,21 @@ fn a_model_of_whole_clips_makes_its_clip() {
 }
 
 #[test]
+fn pictures_that_are_soon_made_play_through_a_queue() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompts = folder.path().join("prompts.txt");
+    std::fs::write(&prompts, "a\nb\nc\nd\ne\nf\ng\nh\n").unwrap();
+    let model = package("tiny-image");
+    launch(&format!(
+        "textsrc model={} location={} duration=1000000000 ! latentdiffuse num-inference-steps=4 ! queue ! vaedecode ! \
+         video/x-raw,width=512,height=512 ! fakesink",
+        model.display(),
+        prompts.display()
+    ))
+    .succeed();
+}
+
+#[test]
 fn a_prompt_colours_its_video() {
     let model = package("tiny-stream").display().to_string();
     for (prompt, strongest) in [("red", 0), ("green", 1), ("蓝色", 2)] {

@@ -58,8 +58,17 @@ impl Default for Settings {
     }
 }
 
+/// What came on the sink pad and waits for its turn.
+enum Arrived {
+    Prompt(Prompt),
+    /// A segment, or the end of one: what was there before ends first, and what follows is counted anew.
+    Event(gst::Event),
+    /// Prompts of another package follow.
+    Model(Arc<Model>),
+}
+
 /// A prompt as it came: its span is in time, since frames need a rate, which is negotiated later.
-struct Arrived {
+struct Prompt {
     embeds: Arc<PromptEmbeds>,
     start: Option<gst::ClockTime>,
     end: Option<gst::ClockTime>,
@@ -78,7 +87,7 @@ struct State {
     segment_pushed: bool,
     info: Option<LatentInfo>,
     timeline: Option<Timeline<Arc<PromptEmbeds>>>,
-    /// When a picture without a time of its own is shown.
+    /// The end of what was made of this segment: there a picture without a time of its own is shown, and another package goes on.
     next_pts: gst::ClockTime,
     transition: Transition,
     /// There while the video pad is.
@@ -116,7 +125,12 @@ impl State {
     /// Forgets the stream, as after a flush; what was negotiated stays.
     fn restart(&mut self) {
         self.flow = Ok(gst::FlowSuccess::Ok);
-        self.arrived.clear();
+        for arrived in self.arrived.drain(..) {
+            if let Arrived::Model(model) = arrived {
+                self.model = Some(model);
+                self.info = None;
+            }
+        }
         self.eos = None;
         self.segment = None;
         self.segment_pushed = false;
@@ -136,7 +150,8 @@ impl State {
     }
 
     fn waiting(&self) -> usize {
-        self.arrived.len() + self.timeline.as_ref().map_or(0, Timeline::waiting)
+        let prompts = self.arrived.iter().filter(|arrived| matches!(arrived, Arrived::Prompt(_)));
+        prompts.count() + self.timeline.as_ref().map_or(0, Timeline::waiting)
     }
 }
 
@@ -432,7 +447,7 @@ impl LatentDiffuse {
         if state.model.is_none() {
             return Err(gst::FlowError::NotNegotiated);
         }
-        state.arrived.push_back(Arrived { embeds, start, end });
+        state.arrived.push_back(Arrived::Prompt(Prompt { embeds, start, end }));
         self.changed.notify_all();
         Ok(gst::FlowSuccess::Ok)
     }
@@ -442,8 +457,9 @@ impl LatentDiffuse {
         gst::log!(CAT, obj = pad, "event {event:?}");
         match event.view() {
             EventView::Caps(caps) => self.set_sink_caps(caps.caps()),
-            EventView::Segment(_) => {
-                self.lock().segment = Some(event);
+            EventView::Segment(_) | EventView::SegmentDone(_) => {
+                self.lock().arrived.push_back(Arrived::Event(event));
+                self.changed.notify_all();
                 true
             }
             EventView::Eos(_) => {
@@ -482,9 +498,14 @@ impl LatentDiffuse {
         match settings.resolve(&id) {
             Ok(model) => {
                 let mut state = self.lock();
-                if state.model.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &model)) {
-                    state.model = Some(model);
-                    state.info = None;
+                let coming = state.arrived.iter().rev().find_map(|arrived| match arrived {
+                    Arrived::Model(model) => Some(model),
+                    _ => None,
+                });
+                match coming.or(state.model.as_ref()) {
+                    Some(known) if Arc::ptr_eq(known, &model) => (),
+                    Some(_) => state.arrived.push_back(Arrived::Model(model)),
+                    None => state.model = Some(model),
                 }
                 state.refused = false;
                 self.changed.notify_all();

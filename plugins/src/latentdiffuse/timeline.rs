@@ -50,12 +50,14 @@ pub struct Timeline<P> {
     next_frame: u64,
     begun: bool,
     ended: bool,
-    /// An open-ended prompt that the stream's end meets earlier still gets as many frames.
+    /// An open-ended prompt that the stream's end meets earlier still gets as many frames; where a scene can't go on, it has as many.
     default_frames: u64,
     /// Whether a scene can go on past its prompt's end.
     goes_on: bool,
     /// A live stream does not wait to hear what comes after a prompt's end: it goes on.
     live: bool,
+    /// What the first prompt asks for before the stream's first frame is left out.
+    joins: bool,
 }
 
 impl<P> Timeline<P> {
@@ -70,7 +72,13 @@ impl<P> Timeline<P> {
             default_frames,
             goes_on,
             live,
+            joins: false,
         }
+    }
+
+    /// The same, and the first prompt begins at the stream's first frame, also where its own start lies before that.
+    pub fn joining(self) -> Self {
+        Self { joins: true, ..self }
     }
 
     /// Adds a prompt.
@@ -81,6 +89,11 @@ impl<P> Timeline<P> {
     /// Says that no prompt follows.
     pub fn end(&mut self) {
         self.ended = true;
+    }
+
+    /// Returns the frame that comes next.
+    pub fn next_frame(&self) -> u64 {
+        self.next_frame
     }
 
     /// Returns how many prompts wait to come on.
@@ -104,12 +117,15 @@ impl<P> Timeline<P> {
                 };
                 // A seek into the middle of a prompt sends it with its own start, before the stream's.
                 match span.start {
-                    Some(start) if !self.begun => self.next_frame = self.next_frame.min(start),
+                    Some(start) if !self.begun && !self.joins => self.next_frame = self.next_frame.min(start),
+                    _ if !self.begun => (),
                     Some(start) if !self.goes_on => self.next_frame = self.next_frame.max(start),
                     _ => (),
                 }
                 self.begun = true;
-                self.scene = Some(Scene { prompt: span.prompt, start: self.next_frame, end: span.end });
+                let default_end = (!self.goes_on).then_some(self.next_frame + self.default_frames);
+                let end = span.end.or(default_end);
+                self.scene = Some(Scene { prompt: span.prompt, start: self.next_frame, end });
                 continue;
             };
             let scene_start = scene.start == self.next_frame;
@@ -222,6 +238,15 @@ mod tests {
     }
 
     #[test]
+    fn who_joins_a_prompt_begins_in_its_middle() {
+        let mut timeline = Timeline::new(27, 17, true, false).joining();
+        timeline.push(Span { prompt: "a", start: Some(24), end: Some(29) });
+        timeline.end();
+        assert_eq!(play(&mut timeline), (vec![("a", 27, 2, true)], Step::End));
+        assert_eq!(timeline.next_frame(), 29);
+    }
+
+    #[test]
     fn an_open_ended_prompt_goes_on_until_the_next_one() {
         let mut timeline = timeline(&[("a", Some(0), None)]);
         for (first_frame, frames) in [(0, 5), (5, 8), (13, 8), (21, 8)] {
@@ -268,6 +293,24 @@ mod tests {
         timeline.push(Span { prompt: "b", start: Some(20), end: Some(24) });
         timeline.end();
         assert_eq!(play(&mut timeline), (vec![("b", 20, 4, true)], Step::End));
+    }
+
+    #[test]
+    fn an_open_ended_prompt_that_cannot_go_on_has_the_default_length_and_the_next_is_waited_for() {
+        let mut timeline = Timeline::new(0, 17, false, false);
+        timeline.push(Span { prompt: "a", start: None, end: None });
+        let whole = |_: bool, left: Option<u64>| left.unwrap_or(17);
+        assert_eq!(
+            timeline.next(true, whole),
+            Step::Generate { scene_start: true, first_frame: 0, frames: 17 }
+        );
+        timeline.advance(17);
+        assert_eq!(timeline.next(true, whole), Step::Wait);
+        timeline.push(Span { prompt: "b", start: None, end: None });
+        assert_eq!(
+            timeline.next(true, whole),
+            Step::Generate { scene_start: true, first_frame: 17, frames: 17 }
+        );
     }
 
     #[test]

@@ -13,6 +13,8 @@ pub struct VideoPrompt {
     frames: VecDeque<Vec<f32>>,
     begun: bool,
     ended: bool,
+    /// Between the beginning of a flush and its end.
+    pub flushing: bool,
 }
 
 impl VideoPrompt {

@@ -10,7 +10,7 @@ use latentflow::{Ahead, DiffuseOptions, Diffuser, Error, Model, PromptEmbeds, va
 
 use super::super::timeline::{Span, Step, Timeline};
 use super::super::video::VideoPrompt;
-use super::{Arrived, CAT, LatentDiffuse, Settings, State};
+use super::{Arrived, CAT, LatentDiffuse, Prompt, Settings, State};
 use crate::caps::{self, LatentInfo};
 use crate::{glue, latent};
 
@@ -152,6 +152,15 @@ impl LatentDiffuse {
             if state.flushing {
                 return Err(gst::FlowError::Flushing);
             }
+            if state.timeline.is_none()
+                && let Some(event) = state.take_turn()
+            {
+                drop(state);
+                self.push_segment();
+                self.srcpad().push_event(event);
+                state = self.lock();
+                continue;
+            }
             if state.video.as_ref().is_some_and(|video| video.info.is_none() && !video.is_over()) {
                 state = self.wait(state);
                 continue;
@@ -191,6 +200,7 @@ impl LatentDiffuse {
             }
             let step = self.next_step(&mut state);
             match step {
+                Step::End if !state.arrived.is_empty() => state.end_part(),
                 Step::End => return Ok(None),
                 Step::Wait => state = self.wait(state),
                 Step::Generate { scene_start, first_frame, frames } => {
@@ -259,7 +269,10 @@ impl LatentDiffuse {
         if video.as_ref().is_some_and(|video| !video.is_ready(1)) {
             return (None, false);
         }
-        let Some(Arrived { embeds, start, end }) = arrived.pop_front() else { return (None, eos.is_some()) };
+        // What else there is has had its turn: no timeline keeps it waiting.
+        let Some(Arrived::Prompt(Prompt { embeds, start, end })) = arrived.pop_front() else {
+            return (None, eos.is_some());
+        };
         let pts = start.unwrap_or(*next_pts);
         let frame = Some(info.frame_time(1)).filter(|duration| !duration.is_zero());
         let duration = end.map(|end| end.saturating_sub(pts)).or(frame);
@@ -291,26 +304,38 @@ impl LatentDiffuse {
         }
         let manifest = model.manifest();
         if state.timeline.is_none() {
-            let start = state.segment.as_ref().and_then(segment_start).unwrap_or_default();
             let mut latency = gst::query::Latency::new();
             let live = self.sinkpad().peer_query(&mut latency) && latency.result().0;
+            if live && state.arrived.is_empty() && state.eos.is_none() {
+                return Step::Wait;
+            }
+            let segment = state.segment.as_ref().and_then(time_segment);
+            let mut start = segment.as_ref().and_then(|segment| segment.start()).unwrap_or_default();
+            start = start.max(state.next_pts);
+            if live {
+                // However late the first prompt comes, it is in time.
+                let now = self.obj().current_running_time();
+                start =
+                    start.max(segment.and_then(|s| s.position_from_running_time(now)).unwrap_or_default());
+            }
             let default_frames = manifest.video.num_frames.default as u64;
             let goes_on = manifest.stream.is_some();
-            state.timeline = Some(Timeline::new(info.frames_in(start), default_frames, goes_on, live));
+            let timeline = Timeline::new(info.frames_in(start), default_frames, goes_on, live);
+            // What lies before is over, or it is where a video prompt, too, begins after a seek.
+            let joins = live || state.video.is_some() || !state.next_pts.is_zero();
+            state.timeline = Some(if joins { timeline.joining() } else { timeline });
         }
         let State { timeline: Some(timeline), arrived, eos, video, transition, .. } = state else {
             unreachable!("it was just made");
         };
-        for Arrived { embeds, start, end } in arrived.drain(..) {
+        while let Some(Arrived::Prompt(_)) = arrived.front() {
+            let Some(Arrived::Prompt(Prompt { embeds, start, end })) = arrived.pop_front() else { break };
             let start = start.map(|time| info.frames_in(time));
             // However short a prompt is, it is on for a frame.
-            let mut end = end.zip(start).map(|(end, start)| info.frames_in(end).max(start + 1));
-            if manifest.stream.is_none() && end.is_none() {
-                end = start.map(|start| start + manifest.video.num_frames.default as u64);
-            }
+            let end = end.zip(start).map(|(end, start)| info.frames_in(end).max(start + 1));
             timeline.push(Span { prompt: embeds, start, end });
         }
-        if eos.is_some() {
+        if eos.is_some() || !arrived.is_empty() {
             timeline.end();
         }
         // A new prompt is no cut in a video prompt, nor where its scene grows out of the one before.
@@ -404,7 +429,7 @@ impl LatentDiffuse {
                 return;
             }
             state.segment_pushed = true;
-            state.segment.clone().filter(|event| segment_start(event).is_some())
+            state.segment.clone().filter(|event| time_segment(event).is_some())
         };
         let segment = segment
             .unwrap_or_else(|| gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
@@ -421,7 +446,7 @@ impl LatentDiffuse {
         let (steps, keep_loaded) = (options.num_inference_steps as u32, options.keep_loaded);
 
         let mut slot = self.diffuser.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.is_none() {
+        if slot.as_ref().is_none_or(|diffuser| !Arc::ptr_eq(diffuser.model(), &work.model)) {
             *slot = Some(Diffuser::new(work.model.clone(), options.clone()).map_err(|e| self.fail(&e))?);
         }
         let Some(diffuser) = slot.as_mut() else { unreachable!("it was just made") };
@@ -459,7 +484,12 @@ impl LatentDiffuse {
             // Also after an error, which leaves them open.
             diffuser.close();
         }
-        let latents = latents.map_err(|e| self.fail(&e))?;
+        let latents = latents.map_err(|error| {
+            if clip {
+                self.tell_progress(gst::ProgressType::Canceled, Some("the clip was not made".into()));
+            }
+            self.fail(&error)
+        })?;
         let (skipped_steps, noise) = (diffuser.skipped_steps(), diffuser.noise_position());
         drop((turn, slot));
         if manifest.stream.is_some() {
@@ -544,6 +574,8 @@ impl LatentDiffuse {
         let mut state = self.lock();
         if let Some(timeline) = &mut state.timeline {
             timeline.advance(work.frames);
+            let next_frame = timeline.next_frame();
+            state.next_pts = work.info.frame_time(next_frame);
         }
         let stats = &mut state.stats;
         let stream_started = *stats.started.get_or_insert(started);
@@ -557,7 +589,9 @@ impl LatentDiffuse {
         stats.deadline_hits += u64::from(running_time.is_none_or(|now| now <= work.pts));
         stats.num_inference_steps = steps;
         stats.skipped_steps += skipped_steps as u64;
-        let due = stats.told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL);
+        // A clip's steps were told: what is not said to be complete then is waited for.
+        let told_of = work.model.manifest().stream.is_none();
+        let due = told_of || stats.told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL);
         if !due {
             return;
         }
@@ -592,10 +626,40 @@ impl LatentDiffuse {
     }
 }
 
-/// Returns where the segment in `event` starts, if it is one in time.
-fn segment_start(event: &gst::Event) -> Option<gst::ClockTime> {
+impl State {
+    /// Takes what has its turn before the next prompt, and returns an event that is to be pushed, if that is next.
+    fn take_turn(&mut self) -> Option<gst::Event> {
+        loop {
+            match self.arrived.pop_front()? {
+                Arrived::Model(model) => {
+                    self.model = Some(model);
+                    self.info = None;
+                }
+                Arrived::Event(event) if event.type_() == gst::EventType::Segment => {
+                    self.segment = Some(event);
+                    self.segment_pushed = false;
+                    self.next_pts = gst::ClockTime::ZERO;
+                }
+                Arrived::Event(event) => return Some(event),
+                prompt @ Arrived::Prompt(_) => {
+                    self.arrived.push_front(prompt);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Ends what was made so far, before what has arrived takes its turn.
+    fn end_part(&mut self) {
+        self.timeline = None;
+        self.transition.reset();
+    }
+}
+
+/// Returns the segment in `event`, if it is one in time.
+fn time_segment(event: &gst::Event) -> Option<gst::FormattedSegment<gst::ClockTime>> {
     let gst::EventView::Segment(event) = event.view() else { return None };
-    event.segment().downcast_ref::<gst::ClockTime>()?.start()
+    event.segment().downcast_ref::<gst::ClockTime>().cloned()
 }
 
 /// Returns what the properties and the negotiated caps ask of the denoiser.
