@@ -26,6 +26,8 @@ MOTION = {"action": world.ALL_ACTIONS, "direction": world.DIRECTIONS, "camera": 
 CLASSES = APPEARANCE | MOTION
 OFFSETS = (0, 2, 4, 8, 16, 32)  # the frames `Motion` looks at
 SHAPES = (*((256, 160),) * 7, (192, 192), (160, 256), (320, 160))  # of the appearance pictures
+PAIRS = .2  # share of these that always have a second subject, of which else few would be seen
+LATE, MINUTE = 1 / 3, 60.  # how often they learn from any time in a minute instead of a scene's beginning, for who comes has come then and runs on in his place
 
 
 def shrink(frames: np.ndarray) -> torch.Tensor:
@@ -88,15 +90,20 @@ def _picture(job) -> tuple[int, Scene, np.ndarray]:
     index, seed, moving, held_out = job
     torch.set_num_threads(1)
     rng = random.Random(seed)
-    scene = Scene.sample(rng, held_out=held_out)
+    scene, late = Scene.sample(rng, held_out=held_out), rng.random() < LATE
     if moving:
-        if scene.camera == "static" and rng.random() < .5:  # as many moving cameras as still ones
+        if late:
+            scene = scene.with_(camera="static")  # most moves have settled
+        elif scene.camera == "static" and rng.random() < .5:  # as many moving cameras as still ones
             scene = scene.with_(camera=rng.choice([c for c in world.CAMERAS[1:] if c.startswith("zoom") or scene.direction == "none"]))
-        start = rng.uniform(0, 2.5)
+        start = rng.uniform(0, MINUTE if late else 2.5)
         frames = np.concatenate([scene.render(256, 160, 1, start=start + k / 24) for k in OFFSETS])
         return index, scene, (shrink(frames).flatten(0, 1) * 127).to(torch.int8).numpy()
+    paired = rng.random() < PAIRS
+    while paired and scene.other == "none":
+        scene = Scene.sample(rng, held_out=held_out)
     shape = SHAPES[index // 64 % len(SHAPES)]  # a batch has one shape
-    return index, scene, (shrink(scene.render(*shape, 1, start=rng.uniform(0, 5)))[0] * 127).to(torch.int8).numpy()
+    return index, scene, (shrink(scene.render(*shape, 1, start=rng.uniform(0, MINUTE if late else 5)))[0] * 127).to(torch.int8).numpy()
 
 
 def renders(n: int, seed: int, moving: bool, processes: int, held_out: bool = False):
@@ -143,7 +150,7 @@ def _train(net: Detector, classes, moving: bool, count: int, epochs: int, proces
     net.eval()
 
 
-def load(folder: pathlib.Path, pictures: int = 9600, clips: int = 4000, processes: int = 2) -> Detectors:
+def load(folder: pathlib.Path, pictures: int = 9600, clips: int = 6000, processes: int = 2) -> Detectors:
     """The detectors, read from `folder` or trained now (some minutes) and kept there."""
     both = Detectors()
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,6 +169,6 @@ def load(folder: pathlib.Path, pictures: int = 9600, clips: int = 4000, processe
 
 
 def fingerprint() -> str:
-    """Changes with the world's attributes and with how it is drawn, so that detectors of another world are not taken."""
+    """Changes with the world's attributes, with how it is drawn and when in scenes detectors looked, so that those of another world are not taken."""
     cameras = [Scene("cat", "garden", "day", "orange", "sit", "none", camera, "clear", 1).render(40, 25, 1, start=1.) for camera in world.CAMERAS]
-    return f"{zlib.crc32(repr(CLASSES).encode() + np.stack(cameras).tobytes()):08x}"
+    return f"{zlib.crc32(repr((CLASSES, PAIRS, LATE, MINUTE)).encode() + np.stack(cameras).tobytes()):08x}"
