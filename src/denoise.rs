@@ -512,6 +512,12 @@ impl Diffuser {
             let told = chunk.told(&model, expert, &graph, &mut told)?;
             let mut pass = Pass { graph: &graph, latents: &latents, timestep, guidance_scale, told };
             let branches = if is_guided(&graph, guidance_scale) && negative.is_some() { 2 } else { 1 };
+            self.caches[1] = match branches {
+                // What was not looked back at under the negative prompt was under the other one.
+                2 if self.is_behind() => self.caches[0].copy()?,
+                2 => std::mem::take(&mut self.caches[1]),
+                _ => Cache::default(),
+            };
             for branch in 0..branches {
                 let mut outputs = self.run(&mut pass, &chunk, branch, cancel)?;
                 self.caches[branch].append(&mut outputs, &stream)?;
@@ -673,6 +679,11 @@ impl Diffuser {
         self.options.guidance_scale.unwrap_or(self.experts[expert].guidance_scale)
     }
 
+    /// Returns whether the past was not seen under the negative prompt, as guidance is asked for in the middle of a scene.
+    fn is_behind(&self) -> bool {
+        self.caches[1].frames() < self.caches[0].frames()
+    }
+
     fn run(&self, pass: &mut Pass, chunk: &Chunk, branch: usize, cancel: &Cancel) -> Result<Tensors> {
         let graph = pass.graph;
         let per_frame = graph.signature().input("timestep").is_some_and(|t| t.shape.len() == 2);
@@ -693,7 +704,8 @@ impl Diffuser {
             ("frame_rate", &frame_rate),
         ]);
         let tokens = (h / self.token_size()) * (w / self.token_size());
-        let (cache, found_out) = (&self.caches[branch], &mut pass.told.found_out[branch]);
+        let cache = if branch == 1 && self.is_behind() { &self.caches[0] } else { &self.caches[branch] };
+        let found_out = &mut pass.told.found_out[branch];
         let empty = cache.empty_for(graph, tokens)?;
         for (name, tensor) in cache.past.iter().chain(&empty).chain(&*found_out) {
             feeds.insert(name, tensor);
@@ -809,6 +821,15 @@ impl Cache {
     /// Returns how many past frames it holds.
     fn frames(&self) -> usize {
         self.past.values().next().map_or(0, |past| past.shape()[2])
+    }
+
+    /// Returns the same of its own.
+    fn copy(&self) -> Result<Self> {
+        let copies = self
+            .past
+            .iter()
+            .map(|(name, past)| Ok((name.clone(), Tensor::from_f32(&past.shape(), past.f32()?.to_vec())?)));
+        Ok(Self { past: copies.collect::<Result<_>>()? })
     }
 
     /// Returns what `graph` is fed in a scene's first chunk: no past frames.
