@@ -111,6 +111,25 @@ fn pictures_that_are_soon_made_play_through_a_queue() {
 }
 
 #[test]
+fn a_model_of_one_size_and_rate_makes_its_video() {
+    let copy = util::copy_of("tiny-stream");
+    util::edit(
+        &copy,
+        "model.toml",
+        "{ min = 16, max = 512, default = 64 }",
+        "{ min = 64, max = 64, default = 64 }",
+    );
+    util::edit(&copy, "model.toml", "min = \"1/1\", max = \"120/1\"", "min = \"24/1\", max = \"24/1\"");
+    let model = copy.path().display();
+    let outcome = launch(&format!(
+        "videotestsrc num-buffers=9 ! video/x-raw,height=48 ! videoconvert ! vaeencode model={model} ! d.video \
+         textsrc model={model} prompt=red duration=500000000 ! latentdiffuse name=d ! vaedecode ! fakesink"
+    ))
+    .succeed();
+    assert!(!outcome.output.contains("CRITICAL"), "{}", outcome.output);
+}
+
+#[test]
 fn a_prompt_colours_its_video() {
     let model = package("tiny-stream").display().to_string();
     for (prompt, strongest) in [("red", 0), ("green", 1), ("蓝色", 2)] {

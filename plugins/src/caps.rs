@@ -1,7 +1,8 @@
 //! The caps that elements speak among each other: prompt embeddings and latent video.
 
+use gst::glib;
 use gst::prelude::*;
-use latentflow::package::{Fraction, Manifest, VideoConfig};
+use latentflow::package::{Fraction, Manifest, Range, VideoConfig};
 
 /// The media type of prompt embeddings.
 pub const PROMPT_EMBEDS: &str = "application/x-prompt-embeds";
@@ -36,11 +37,27 @@ pub fn model_latent(id: &str, manifest: &Manifest) -> gst::Caps {
     let lowest = if manifest.is_image() { gst::Fraction::new(0, 1) } else { fraction(frame_rate.min) };
     gst::Caps::builder(LATENT)
         .field("model", id)
-        .field("width", gst::IntRange::new(width.min as i32, width.max as i32))
-        .field("height", gst::IntRange::new(height.min as i32, height.max as i32))
-        .field("framerate", gst::FractionRange::new(lowest, fraction(frame_rate.max)))
+        .field("width", pixels(width))
+        .field("height", pixels(height))
+        .field("framerate", rates(lowest, fraction(frame_rate.max)))
         .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
         .build()
+}
+
+/// Returns the sizes of a range, which GStreamer knows as a range only where there are several.
+fn pixels(range: &Range<usize>) -> glib::SendValue {
+    match (range.min as i32, range.max as i32) {
+        (min, max) if min < max => gst::IntRange::new(min, max).to_send_value(),
+        (only, _) => only.to_send_value(),
+    }
+}
+
+/// Returns the rates from `min` to `max`, likewise.
+fn rates(min: gst::Fraction, max: gst::Fraction) -> glib::SendValue {
+    match min < max {
+        true => gst::FractionRange::new(min, max).to_send_value(),
+        false => min.to_send_value(),
+    }
 }
 
 /// Returns raw RGB video of any size and rate: what frames are before they are encoded and after they are decoded.
