@@ -119,6 +119,36 @@ fn a_stream_s_timesteps_end_at_0() {
 }
 
 #[test]
+fn a_stream_s_pieces_go_on_from_each_other() {
+    let copy = util::copy_of("tiny-stream");
+    std::fs::copy(util::package("tiny-clip").join("decoder.onnx"), copy.path().join("decoder.onnx")).unwrap();
+    let pair = "init = \"decoder_init.onnx\"\nstep = \"decoder_step.onnx\"";
+    util::edit(&copy, "model.toml", pair, "file = \"decoder.onnx\"");
+    let error = Package::open(copy.path()).unwrap_err().to_string();
+    for word in ["model.toml", "`decoder`", "`init` and `step`", "[stream]"] {
+        assert!(error.contains(word), "{error}");
+    }
+}
+
+#[test]
+fn numbers_that_no_model_has_are_refused() {
+    let long = |chunk| ("chunk = 2\nwindow = 4", format!("chunk = {chunk}\nwindow = {chunk}"));
+    let set = |from, to: &str| (from, to.to_owned());
+    for (edits, field) in [
+        (vec![set("size_multiple = 16", "size_multiple = 1048576")], "`latents.size_multiple`"),
+        (vec![set("channels = 4", "channels = 2000000000")], "`latents.channels`"),
+        (vec![long(2_000_000_000)], "`stream.window`"),
+        (vec![set("channels = 4", "channels = 16384"), long(16384)], "at once"),
+        (vec![set("\"120/1\"", "\"4294967295/1\"")], "`4294967295/1`"),
+    ] {
+        let copy = util::copy_of("tiny-stream");
+        edits.iter().for_each(|(from, to)| util::edit(&copy, "model.toml", from, to));
+        let error = Package::open(copy.path()).unwrap_err().to_string();
+        assert!(error.contains("model.toml") && error.contains(field), "{edits:?}: {error}");
+    }
+}
+
+#[test]
 fn a_stream_begins_in_a_step_at_least() {
     let error = wrong("tiny-stream", "[stream]", "[stream]\nfirst_num_inference_steps = 0");
     assert!(error.contains("`stream.first_num_inference_steps` must not be 0"), "{error}");
@@ -210,6 +240,7 @@ fn a_number_fills_only_what_has_a_known_shape() {
     // The decoder of a stream: its state has an axis that nothing here names, and is no state in the place of `file`.
     let copy = util::copy_of("tiny-stream");
     util::edit(&copy, "model.toml", "init = \"decoder_init.onnx\"\nstep = ", "file = ");
+    util::edit(&copy, "model.toml", "temporal_compression_ratio = 4", "temporal_compression_ratio = 1");
     util::edit(&copy, "model.toml", "[stream]", "[parameters]\nstate_frame = 1.0\n\n[stream]");
     let error = Package::open(copy.path()).unwrap_err().to_string();
     for word in ["decoder_step.onnx", "`state_frame`", "[B,1,1,h,w]", "B, C, T, H, W, F"] {

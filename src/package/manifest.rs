@@ -200,7 +200,7 @@ impl<T: PartialOrd + Copy> Range<T> {
     }
 }
 
-/// A positive fraction, written `"24/1"`.
+/// A positive fraction, written `"24/1"`, of numbers up to 2147483647, as GStreamer has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Fraction {
@@ -223,7 +223,9 @@ impl TryFrom<String> for Fraction {
     fn try_from(text: String) -> Result<Self, String> {
         let parts = text.split_once('/').and_then(|(n, d)| Some((n.parse().ok()?, d.parse().ok()?)));
         match parts {
-            Some((numer, denom)) if numer > 0 && denom > 0 => Ok(Self { numer, denom }),
+            Some((numer, denom)) if [numer, denom].iter().all(|n| (1..=i32::MAX as u32).contains(n)) => {
+                Ok(Self { numer, denom })
+            }
             _ => Err(format!("`{text}` is no positive fraction such as `24/1`")),
         }
     }
@@ -311,6 +313,11 @@ impl CodecConfig {
         if self.first == Some(0) || self.chunk == Some(0) {
             return Err(format!("`{table}.first` and `{table}.chunk` must not be 0"));
         }
+        if m.stream.is_some() && self.init.is_none() && m.latents.temporal_compression_ratio > 1 {
+            return Err(format!(
+                "`{table}` must have `init` and `step` where there is [stream]: each piece goes on from the one before"
+            ));
+        }
         self.check_segments(table, m.latents.temporal_compression_ratio)?;
         if m.stream.is_none() && self.init.is_some() {
             let (first, chunk) = (self.first.unwrap_or(1), self.chunk.unwrap_or(1));
@@ -394,6 +401,11 @@ pub struct StreamConfig {
     pub init_noise_sigma: Option<f32>,
 }
 
+/// No number that counts channels, pixels of a latent or latent frames is larger: what is was mistyped.
+const LARGEST: usize = 1 << 14;
+/// Nor has what is made at once, of the default size and length, as many values, which would take 4 GiB.
+const MOST_VALUES: usize = 1 << 30;
+
 impl Manifest {
     /// Returns every ONNX file, each once.
     pub(crate) fn graph_files(&self) -> Vec<&Path> {
@@ -470,6 +482,11 @@ impl Manifest {
         if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("`{field}` must not be 0"));
         }
+        let chunk = self.stream.map_or(0, |stream| stream.chunk.max(stream.window));
+        let bounded = positive.into_iter().chain([("stream.chunk` or `stream.window", chunk)]);
+        if let Some((field, value)) = bounded.into_iter().find(|(_, value)| *value > LARGEST) {
+            return Err(format!("`{field}` is {value}, which is over {LARGEST}"));
+        }
         if !l.size_multiple.is_multiple_of(l.spatial_compression_ratio) {
             return Err(
                 "`latents.size_multiple` must be a multiple of `latents.spatial_compression_ratio`".into()
@@ -494,6 +511,14 @@ impl Manifest {
         }
         if !v.frame_rate.contains(v.frame_rate.default) {
             return Err("`video.frame_rate` must hold min <= default <= max".into());
+        }
+        let frames = self.stream.map_or(1 + v.num_frames.default / l.temporal_compression_ratio, |s| s.chunk);
+        let cells = |pixels: usize| pixels.next_multiple_of(l.size_multiple) / l.spatial_compression_ratio;
+        let values = [l.channels, frames, cells(v.width.default), cells(v.height.default)];
+        if values.iter().product::<usize>() > MOST_VALUES {
+            return Err(format!(
+                "the latents that it makes at once would be {values:?} values; change `latents`, `stream.chunk` or the defaults of `video`"
+            ));
         }
         let Range { min, max, default } = v.num_frames;
         let step = l.frame_step();
