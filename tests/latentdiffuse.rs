@@ -224,6 +224,12 @@ mod time {
         fixture.harness.set_time(3 * gst::ClockTime::SECOND).unwrap();
         fixture.push("red", Some(0), None);
         assert_eq!(frames(&[fixture.harness.pull().unwrap()]), [(72, 77, true)]);
+
+        // Nor is it any shorter.
+        let mut fixture = Fixture::of("tiny-stream", "video/x-latent", true);
+        fixture.harness.set_time(3 * gst::ClockTime::SECOND).unwrap();
+        fixture.push("red", Some(0), Some(500));
+        assert_eq!(frames(&fixture.finish()), [(72, 77, true), (77, 84, false)]);
     }
 }
 

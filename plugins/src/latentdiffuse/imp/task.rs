@@ -317,6 +317,12 @@ impl LatentDiffuse {
                 let now = self.obj().current_running_time();
                 start =
                     start.max(segment.and_then(|s| s.position_from_running_time(now)).unwrap_or_default());
+                if let Some(Arrived::Prompt(Prompt { start: Some(own), end: Some(end), .. })) =
+                    state.arrived.front_mut()
+                {
+                    // Nor is it shorter, unless the next one is due.
+                    *end += start.saturating_sub(*own);
+                }
             }
             let default_frames = manifest.video.num_frames.default as u64;
             let goes_on = manifest.stream.is_some();
