@@ -111,11 +111,16 @@ fn lines(text: &str, start: impl Fn(u64) -> gst::ClockTime) -> Result<Vec<Cue>, 
 type RawCue = (u64, u64, Vec<String>);
 
 /// What the parser of subtitles is strict about and files are not: marks of byte order, blanks around lines, a missing
-/// end of line, positions behind the times, a dot for a comma. Lines stay where they are, for messages.
+/// end of line, positions behind the times, a dot for a comma. Lines stay where they are, for messages; an arrow after
+/// anything but a time is text.
 fn tidy(text: &str, point: char) -> String {
     let mut tidy = String::with_capacity(text.len() + 2);
     for line in text.trim_start_matches('\u{feff}').lines().map(str::trim) {
-        match line.split_once("-->") {
+        let is_time = |start: &str| {
+            start.starts_with(|c: char| c.is_ascii_digit())
+                && start.chars().all(|c| c.is_ascii_digit() || ":., \t".contains(c))
+        };
+        match line.split_once("-->").filter(|(start, _)| is_time(start)) {
             Some((start, rest)) => {
                 let end = rest.split_whitespace().next().unwrap_or_default();
                 let times = format!("{} --> {end}", start.trim()).replace(['.', ','], &point.to_string());
@@ -237,6 +242,9 @@ mod tests {
                     2\r\n00:00:01,000 --> 00:00:02,000\r\na dog";
         let board = read("story.srt", text.as_bytes()).unwrap();
         assert_eq!(spans(&board), [(0, 1000, "a cat"), (1000, 2000, "a dog")]);
+        let arrow = "1\n00:00:00,000 --> 00:00:01,000\na cat --> a dog, v1.2 of it\n";
+        let board = read("story.srt", arrow.as_bytes()).unwrap();
+        assert_eq!(spans(&board), [(0, 1000, "a cat --> a dog, v1.2 of it")]);
         let unordered = "1\n00:00:02,000 --> 00:00:03,000\nb\n\n2\n00:00:00,000 --> 00:00:01,000\na\n";
         assert_eq!(
             spans(&read("story.srt", unordered.as_bytes()).unwrap()),
