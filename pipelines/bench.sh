@@ -15,7 +15,12 @@
 #
 # The times are of the second chunk to the last; the fastest of the rounds counts. Leave the machine alone meanwhile.
 set -euo pipefail
+arguments=("$@")
+for ((i = 1; i < $#; i++)); do
+  # A folder is meant from where this was called.
+  [[ ${arguments[i - 1]} != --model ]] || arguments[i]=$(realpath -- "${arguments[i]}")
+done
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
 [[ ${1-} != --help ]] || { sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | sed '$d'; exit; }
 pipelines/setup.sh >&2
-ORT_DYLIB_PATH=$PWD/build/onnxruntime/libonnxruntime.so exec cargo bench --quiet --locked --bench cost -- "$@"
+ORT_DYLIB_PATH=$PWD/build/onnxruntime/libonnxruntime.so exec cargo bench --quiet --locked --bench cost -- "${arguments[@]}"

@@ -61,9 +61,11 @@ check_options() {
   [[ -z $model || -d $model ]] || die "--model is \`$model\`; that is no folder"
 }
 
-# Prints "$1" as a value that gst-launch reads back as it is.
+# Prints "$1" as a value that gst-launch reads back as it is, but for backslashes at the end, which would escape its quote.
 quoted() {
-  local value=${1//\\/\\\\}
+  local value=$1
+  while [[ $value == *\\ ]]; do value=${value%\\}; done
+  value=${value//\\/\\\\}
   printf '"%s"' "${value//\"/\\\"}"
 }
 
@@ -72,7 +74,7 @@ compose() {
   local caps=video/x-raw
   # A queue between two elements lets them work at the same time.
   generate=(textsrc "prompt=$(quoted "$1")")
-  [[ -z $model ]] || generate+=("model=$(quoted "$model")")
+  [[ -z $model ]] || generate+=("model=$(quoted "$model/")")
   [[ -z $seconds ]] || generate+=("duration=$(awk -v s="$seconds" 'BEGIN { printf "%.0f", s * 1e9 }')")
   generate+=(! latentdiffuse)
   [[ -z $seed ]] || generate+=("seed=$seed")

@@ -43,7 +43,7 @@ the_launch_line_that_is_shown_works() {
 }
 
 odd_characters_in_a_prompt_are_text() {
-  text_to_video 'a "red" cat ! (50%) \ '"it's"' $HOME; `id`' 'a "b" \ '"c's.mp4" 0.5 --model "$model" --seed 1
+  text_to_video 'a "red" cat ! (50%) \ '"it's"' $HOME; `id` \' 'a "b" \ '"c's.mp4" 0.5 --model "$model" --seed 1
   [[ -s 'a "b" \ '"c's.mp4" ]]
 }
 
@@ -149,6 +149,9 @@ a_contact_sheet_shows_the_whole_video() {
   # One frame is a video too.
   ffmpeg -v error -i test.mp4 -frames:v 1 one.mp4
   "$root/pipelines/contact-sheet.sh" one.mp4 one.png 1x1
+  cp one.mp4 'a: b.mp4'
+  "$root/pipelines/contact-sheet.sh" 'a: b.mp4' 'a: c.png' 1x1
+  [[ -s 'a: c.png' ]]
   ends_with 2 'contact-sheet.sh: `nowhere.mp4` is no file that can be read' \
     "$root/pipelines/contact-sheet.sh" nowhere.mp4 sheet.png
 }
