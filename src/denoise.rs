@@ -518,9 +518,11 @@ impl Diffuser {
                 2 => std::mem::take(&mut self.caches[1]),
                 _ => Cache::default(),
             };
-            for branch in 0..branches {
-                let mut outputs = self.run(&mut pass, &chunk, branch, cancel)?;
-                self.caches[branch].append(&mut outputs, &stream)?;
+            // All are made before one is kept: they look back at the same chunks.
+            let made = (0..branches).map(|branch| self.run(&mut pass, &chunk, branch, cancel));
+            let made = made.collect::<Result<Vec<_>>>()?;
+            for (cache, mut outputs) in self.caches.iter_mut().zip(made) {
+                cache.append(&mut outputs, &stream)?;
             }
         } else if !self.options.keep_loaded {
             self.close();

@@ -2,12 +2,13 @@
 
 mod util;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gst::prelude::*;
+use latentflow::{Cancel, DiffuseOptions, Diffuser, Model, RuntimeOptions, TextEncoder};
 use util::init;
 
 const SIZE: &str = "width=256,height=160,framerate=24/1";
@@ -127,6 +128,31 @@ mod the_frames {
         let (first, last) = (&frames[0].1, &frames[11].1);
         let moved: f64 = first.iter().zip(last).map(|(a, b)| f64::from(a.abs_diff(*b))).sum();
         assert!(moved / first.len() as f64 > 1.0, "a frozen picture");
+    }
+}
+
+#[test]
+fn a_prompt_that_leans_away_from_itself_is_as_without_guidance_also_where_that_comes_in_the_middle() {
+    let model = Arc::new(Model::new(Arc::new(latentflow::papercut().unwrap()), RuntimeOptions::default()));
+    let text = TextEncoder::new(model.clone()).unwrap();
+    let prompt =
+        text.encode("a dog runs in the snow", Some("a dog runs in the snow"), &Cancel::new()).unwrap();
+    let chunks = |scales: [f32; 5]| -> Vec<f32> {
+        let options = DiffuseOptions { width: 128, height: 128, ..DiffuseOptions::new(&model) };
+        let mut diffuser = Diffuser::new(model.clone(), options).unwrap();
+        let mut made = Vec::new();
+        for scale in scales {
+            let options = DiffuseOptions { guidance_scale: Some(scale), ..diffuser.options().clone() };
+            diffuser.set_options(options).unwrap();
+            let (positive, negative) = (prompt.positive(), prompt.negative());
+            made.extend(diffuser.chunk(positive, negative, 3, &Cancel::new(), &mut |_, _, _| ()).unwrap());
+        }
+        made
+    };
+    let plain = chunks([1.0; 5]);
+    for guided in [[3.0; 5], [1.0, 1.0, 3.0, 1.0, 3.0]] {
+        let apart = chunks(guided).iter().zip(&plain).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(apart < 1e-2, "{apart} with {guided:?}");
     }
 }
 
