@@ -531,6 +531,70 @@ mod segments {
     }
 
     #[test]
+    fn that_go_on_in_the_same_time_show_nothing_twice() {
+        let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
+        fixture.push("red", Some(0), None);
+        let mut buffers: Vec<_> = (0..3).map(|_| fixture.harness.pull().unwrap()).collect();
+        let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        fixture.harness.push_event(gst::event::Segment::new(&segment));
+        // What is on goes on until a prompt is there.
+        buffers.extend((0..3).map(|_| fixture.harness.pull().unwrap()));
+        fixture.push("a dog", None, None);
+        buffers.extend(fixture.finish());
+        let frames = frames(&buffers);
+        assert!(frames.windows(2).all(|pair| pair[0].1 == pair[1].0), "{frames:?}");
+        assert_eq!(frames.iter().filter(|(_, _, discont)| *discont).count(), 2, "{frames:?}");
+    }
+
+    /// Plays the first second of `line` twice, the second time right after the first.
+    fn looped(line: &gst::Pipeline) -> [Vec<gst::Buffer>; 2] {
+        let seek = |flags| {
+            let set = gst::SeekType::Set;
+            line.seek(1.0, flags | gst::SeekFlags::SEGMENT, set, gst::ClockTime::ZERO, set, SECOND).unwrap();
+        };
+        let out = line.by_name("out").unwrap();
+        let pulled = || {
+            let mut buffers: Vec<gst::Buffer> = Vec::new();
+            let mut until = gst::ClockTime::ZERO;
+            while until < SECOND {
+                let sample = out.emit_by_name::<Option<gst::Sample>>("try-pull-sample", &[&(20 * SECOND)]);
+                buffers.push(sample.expect("more within seconds").buffer_owned().unwrap());
+                let last = buffers.last().unwrap();
+                until = last.pts().unwrap() + last.duration().unwrap() + gst::ClockTime::from_useconds(1);
+            }
+            buffers
+        };
+        line.set_state(gst::State::Paused).unwrap();
+        line.state(10 * SECOND).0.unwrap();
+        seek(gst::SeekFlags::FLUSH);
+        line.set_state(gst::State::Playing).unwrap();
+        let first = pulled();
+        seek(gst::SeekFlags::empty());
+        let both = [first, pulled()];
+        line.set_state(gst::State::Null).unwrap();
+        both
+    }
+
+    #[test]
+    fn that_stop_in_a_prompt_can_be_looped() {
+        let model = package("tiny-stream");
+        let [first, second] = looped(&pipeline(&format!(
+            "textsrc model={} prompt=red duration=3000000000 ! latentdiffuse ! vaedecode ! appsink name=out sync=false",
+            model.display()
+        )));
+        assert_eq!((first.len(), second.len()), (24, 24));
+        assert!(first.iter().map(bytes).eq(second.iter().map(bytes)));
+    }
+
+    #[test]
+    fn that_end_a_video_prompt_are_made_to_their_end() {
+        let line = a_video_prompt::of(0.5, "prompt=red duration=1000000000", a_video_prompt::ENDLESS);
+        for buffers in looped(&line) {
+            assert_eq!(buffers.last().unwrap().offset_end(), 24);
+        }
+    }
+
+    #[test]
     fn may_be_of_different_packages() {
         let buffers: Vec<_> = run("tiny-stream", "tiny-clip").into_iter().map(|(buffer, _)| buffer).collect();
         assert_eq!(frames(&buffers)[3..], [(21, 24, false), (0, 24, true)]);
@@ -550,7 +614,7 @@ mod a_video_prompt {
     }
 
     /// A pipeline that makes latents of `source`.
-    fn of(strength: f64, prompts: &str, source: &str) -> gst::Pipeline {
+    pub fn of(strength: f64, prompts: &str, source: &str) -> gst::Pipeline {
         let folder = package("tiny-stream");
         let folder = folder.to_str().unwrap();
         pipeline(&format!(
@@ -570,7 +634,7 @@ mod a_video_prompt {
         assert!(wanted.can_intersect(&other));
     }
 
-    const ENDLESS: &str = "videotestsrc name=v pattern=smpte75 horizontal-speed=1 ! video/x-raw,width=80,height=48,framerate=24/1";
+    pub const ENDLESS: &str = "videotestsrc name=v pattern=smpte75 horizontal-speed=1 ! video/x-raw,width=80,height=48,framerate=24/1";
 
     #[test]
     fn is_shown_from_where_a_seek_leads() {

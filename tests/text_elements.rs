@@ -297,7 +297,7 @@ fn a_seek_sends_the_cue_that_covers_the_position() {
 
 #[test]
 fn a_seek_backwards_is_refused_and_flushes_nothing() {
-    let (mut harness, ..) = textsrc(&[("prompt", "a cat"), ("duration", "2000000000")]);
+    let (mut harness, element, _) = textsrc(&[("prompt", "a cat"), ("duration", "2000000000")]);
     wait_for_eos(&mut harness);
     let set = gst::SeekType::Set;
     let backwards =
@@ -307,6 +307,9 @@ fn a_seek_backwards_is_refused_and_flushes_nothing() {
     while let Some(event) = harness.try_pull_event() {
         assert_ne!(event.type_(), gst::EventType::FlushStart);
     }
+    // Of the element alone, too, which flushes first.
+    let zero = gst::ClockTime::ZERO;
+    assert!(element.seek(-1.0, gst::SeekFlags::FLUSH, set, zero, set, SECOND).is_err());
 }
 
 #[test]

@@ -50,6 +50,8 @@ pub struct Timeline<P> {
     next_frame: u64,
     begun: bool,
     ended: bool,
+    /// Something else is to come at once.
+    cut: bool,
     /// An open-ended prompt that the stream's end meets earlier still gets as many frames; where a scene can't go on, it has as many.
     default_frames: u64,
     /// Whether a scene can go on past its prompt's end.
@@ -69,6 +71,7 @@ impl<P> Timeline<P> {
             next_frame: first_frame,
             begun: false,
             ended: false,
+            cut: false,
             default_frames,
             goes_on,
             live,
@@ -89,6 +92,11 @@ impl<P> Timeline<P> {
     /// Says that no prompt follows.
     pub fn end(&mut self) {
         self.ended = true;
+    }
+
+    /// Says that no prompt follows, and that an open-ended one is over after a chunk at least.
+    pub fn cut(&mut self) {
+        (self.ended, self.cut) = (true, true);
     }
 
     /// Returns the frame that comes next.
@@ -133,6 +141,7 @@ impl<P> Timeline<P> {
                 // Every prompt gets a chunk, also when the next one is there already.
                 Some(Span { start: None, .. }) if scene_start => None,
                 Some(next) => Some(next.start.unwrap_or(self.next_frame)),
+                None if self.cut && scene.end.is_none() => (!scene_start).then_some(self.next_frame),
                 None if self.ended => Some(scene.end.unwrap_or(scene.start + self.default_frames)),
                 None => scene.end.filter(|_| !self.live || !self.goes_on),
             };
@@ -244,6 +253,16 @@ mod tests {
         timeline.end();
         assert_eq!(play(&mut timeline), (vec![("a", 27, 2, true)], Step::End));
         assert_eq!(timeline.next_frame(), 29);
+    }
+
+    #[test]
+    fn what_is_cut_is_over_after_a_chunk_or_at_its_own_end() {
+        let mut open = timeline(&[("a", None, None)]);
+        open.cut();
+        assert_eq!(play(&mut open), (vec![("a", 0, 5, true)], Step::End));
+        let mut closed = timeline(&[("a", Some(0), Some(12))]);
+        closed.cut();
+        assert_eq!(play(&mut closed), (vec![("a", 0, 5, true), ("a", 5, 7, false)], Step::End));
     }
 
     #[test]

@@ -43,6 +43,11 @@ impl VideoPrompt {
         self.ended = true;
     }
 
+    /// Says that frames follow after all, as where another segment begins.
+    pub fn go_on(&mut self) {
+        self.ended = false;
+    }
+
     /// Forgets the frames, as after a flush; the caps stay.
     pub fn flush(&mut self) {
         *self = Self { info: self.info.take(), ..Self::default() };

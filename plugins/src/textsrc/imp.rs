@@ -287,6 +287,10 @@ impl BaseSrcImpl for TextSrc {
 
     fn do_seek(&self, segment: &mut gst::Segment) -> bool {
         let Some(segment) = segment.downcast_mut::<gst::ClockTime>() else { return false };
+        // A seek of this element alone, or from before it played, is no event.
+        if segment.rate() <= 0.0 {
+            return false;
+        }
         let position = segment.start().unwrap_or_default();
         let mut state = self.lock();
         let Some(state) = state.as_mut() else { return false };

@@ -286,7 +286,7 @@ impl BaseTransformImpl for VaeEncode {
                     let _ = self.drain();
                 }
             }
-            gst::EventView::Segment(_) | gst::EventView::Gap(_) => {
+            gst::EventView::Segment(_) | gst::EventView::SegmentDone(_) | gst::EventView::Gap(_) => {
                 let _ = self.drain();
             }
             gst::EventView::Eos(_) => {

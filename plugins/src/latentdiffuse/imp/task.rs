@@ -134,6 +134,18 @@ impl LatentDiffuse {
         self.push_segment();
         let pushed = self.srcpad().push(buffer);
         let mut state = self.lock();
+        let segment = state.segment.as_ref().and_then(time_segment);
+        if pushed == Err(gst::FlowError::Eos)
+            && segment.is_some_and(|segment| segment.flags().contains(gst::SegmentFlags::SEGMENT))
+        {
+            // It is over, and another may follow.
+            state.end_part();
+            while matches!(state.arrived.front(), Some(Arrived::Prompt(_))) {
+                state.arrived.pop_front();
+            }
+            self.changed.notify_all();
+            return Ok(Next::Go);
+        }
         if !state.flushing {
             state.flow = pushed;
         }
@@ -161,7 +173,11 @@ impl LatentDiffuse {
                 state = self.lock();
                 continue;
             }
-            if state.video.as_ref().is_some_and(|video| video.info.is_none() && !video.is_over()) {
+            if state
+                .video
+                .as_ref()
+                .is_some_and(|video| video.flushing || video.info.is_none() && !video.is_over())
+            {
                 state = self.wait(state);
                 continue;
             }
@@ -341,8 +357,12 @@ impl LatentDiffuse {
             let end = end.zip(start).map(|(end, start)| info.frames_in(end).max(start + 1));
             timeline.push(Span { prompt: embeds, start, end });
         }
-        if eos.is_some() || !arrived.is_empty() {
+        // A segment alone says nothing of what follows in it, perhaps what is on goes on.
+        let segment_alone = arrived.len() == 1 && matches!(&arrived[0], Arrived::Event(e) if is_segment(e));
+        if eos.is_some() {
             timeline.end();
+        } else if !arrived.is_empty() && !segment_alone {
+            timeline.cut();
         }
         // A new prompt is no cut in a video prompt, nor where its scene grows out of the one before.
         let grows = self.settings().transition_chunks > 0;
@@ -641,10 +661,16 @@ impl State {
                     self.model = Some(model);
                     self.info = None;
                 }
-                Arrived::Event(event) if event.type_() == gst::EventType::Segment => {
+                Arrived::Event(event) if is_segment(&event) => {
+                    // What has been shown is not shown again, if it goes on in the same time.
+                    let shown = self.segment.as_ref().and_then(time_segment);
+                    let shown = shown.and_then(|segment| segment.to_running_time(self.next_pts));
+                    let next_pts = shown
+                        .zip(time_segment(&event))
+                        .and_then(|(shown, segment)| segment.position_from_running_time(shown));
+                    self.next_pts = next_pts.unwrap_or_default();
                     self.segment = Some(event);
                     self.segment_pushed = false;
-                    self.next_pts = gst::ClockTime::ZERO;
                 }
                 Arrived::Event(event) => return Some(event),
                 prompt @ Arrived::Prompt(_) => {
@@ -660,6 +686,10 @@ impl State {
         self.timeline = None;
         self.transition.reset();
     }
+}
+
+fn is_segment(event: &gst::Event) -> bool {
+    event.type_() == gst::EventType::Segment
 }
 
 /// Returns the segment in `event`, if it is one in time.

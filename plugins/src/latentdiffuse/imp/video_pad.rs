@@ -78,8 +78,12 @@ impl LatentDiffuse {
                     return false;
                 }
             },
-            gst::EventView::Eos(_) => video.end(),
-            gst::EventView::FlushStart(_) => video.flushing = true,
+            gst::EventView::Eos(_) | gst::EventView::SegmentDone(_) => video.end(),
+            gst::EventView::Segment(_) => video.go_on(),
+            gst::EventView::FlushStart(_) => {
+                video.flush();
+                video.flushing = true;
+            }
             gst::EventView::FlushStop(_) => video.flush(),
             // The rest is told downstream by the prompts' stream.
             _ => return true,
