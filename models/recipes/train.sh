@@ -5,7 +5,7 @@
 #   train.sh prepare …                               render and encode the transformer's clips (once the autoencoder is good)
 #   train.sh transformer [--minutes N] [--resume] …  text encoder and transformer
 #   train.sh imagine                                 what the transformer makes of the autoencoder's clips; then
-#   train.sh vae --freeze-encoder --imagined --resume …   the decoder alone, on that too
+#   train.sh vae --freeze-encoder --imagined --sharpen .5 --resume …   the decoder alone, on that too, with a critic
 #   train.sh all                                     the three in turn, with their default lengths
 #   train.sh soup A.pt B.pt --out C.pt               the average of several runs' checkpoints, better than each
 #   train.sh restore PACKAGE                         checkpoints of a package, to go on with --resume where none is left

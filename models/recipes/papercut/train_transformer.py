@@ -17,7 +17,7 @@ import torch
 from . import parallel
 from .captions import ATTRIBUTES, UNSAID, caption
 from .checkpoints import load, save, with_words
-from .critic import Sharpener
+from .critic import Critic, Sharpener, latents_seen
 from .data import add_work
 from .latents import KINDS, Latents, movement
 from .optim import MuonAdam, take_average
@@ -159,7 +159,7 @@ class Run:
             if "opt" in state:
                 self.opt.load_state_dict(state["opt"])
         self.average = {k: v.clone() for k, v in state.get("average", self.both.state_dict()).items()}
-        self.sharpener = Sharpener(LATENT_CHANNELS, WIDTH, self.device, args.sharpen, state.get("critic")) if args.sharpen else None
+        self.sharpener = Sharpener(Critic(LATENT_CHANNELS, WIDTH).to(self.device), args.sharpen, state.get("critic")) if args.sharpen else None
 
     def say(self, *words) -> None:
         if self.rank == 0:
@@ -353,17 +353,17 @@ def train_network(run: Run, data: Latents) -> None:
         guessing = draft_loss(draft, truth, subject, SUBJECT_WEIGHT[kind], channel_weight)[0]  # without a gradient where it is frozen
         loss = error + CHANGE_WEIGHT * change + .1 * told_loss + DRAFT_WEIGHT * guessing
         if sharpener:
-            seen = (v, x, sigma, stream.x0[:, :, here], embeds[:, 0].detach())
-            loss = loss + sharpener.loss(error, *seen)
+            seen = lambda v: latents_seen(sharpener.critic, v, x, sigma, stream.x0[:, :, here], embeds[:, 0].detach())
+            loss = loss + sharpener.loss(error, v, seen(v))
         run.update(loss, min(1., (run.it - first + 1) / 40, max(.03, (1 - progress) / .35)))
         if sharpener:
-            sharpener.learn(*seen, lambda opt, loss, critic: descend(opt, loss, critic, opt.param_groups[0]["lr"], run.workers))
+            sharpener.learn(seen(v.detach().float()), lambda opt, loss, critic: descend(opt, loss, critic, opt.param_groups[0]["lr"], run.workers))
         if run.it % 5 == 0 or device.type == "cpu":
             name = kind + "*" * bake
             mean_loss[name] = .96 * mean_loss.get(name, error.item()) + .04 * error.item()
         if run.it % 25 == 0:
             losses = " ".join(f"{k} {v:.4f}" for k, v in mean_loss.items())
-            run.say(f"{run.it} {spent:.0f}s {losses} captions {right:.3f}" + "".join(f" told apart {k} {v:.3f}" for k, v in (sharpener.told.items() if sharpener else ())))
+            run.say(f"{run.it} {spent:.0f}s {losses} captions {right:.3f}" + (sharpener.say() if sharpener else ""))
         if time.time() - last > 90:
             last = time.time()
             run.save()

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from . import parallel
 from .checkpoints import fit, load, save
+from .critic import PictureCritic, Seen, Sharpener
 from .data import add_work, cores, decoder_target, encoder_input, faults_path, make_pool, prefetch, to_steps
 from .optim import MuonAdam, take_average
 from .vae import VAE
@@ -21,6 +22,7 @@ CROP = 128
 APART = 1, 2  # frames between which motion is followed, by turns of four steps, for every second may be of imagined latents
 FOLLOWED = .15  # what is led along a motion and differs by less than this, in -1..1, is the same place of a thing
 BETWEEN = 2.  # what a change from one latent frame to the next counts more than inside of one, for videos jump there
+JUDGED = 6  # frames in a row that a critic sees of each clip
 SIZES = {"wide": (256, 160), "square": (192, 192)}
 
 
@@ -110,6 +112,15 @@ def flickers(error: torch.Tensor, wanted: torch.Tensor, flow: torch.Tensor) -> t
     return change.mean(), (change * followed).mean()
 
 
+def descend(opt, loss: torch.Tensor, module: torch.nn.Module, workers: int) -> None:
+    """One step of an optimiser, on the mean of all processes' gradients."""
+    opt.zero_grad(set_to_none=True)
+    loss.backward()
+    parallel.average_gradients(module.parameters(), workers)
+    torch.nn.utils.clip_grad_norm_(module.parameters(), 1.)
+    opt.step()
+
+
 def main() -> None:
     gpu = parallel.device().type == "cuda"
     parser = argparse.ArgumentParser(description=__doc__)
@@ -119,6 +130,7 @@ def main() -> None:
     parser.add_argument("--from", dest="source", type=pathlib.Path, help="start from this checkpoint of another, perhaps narrower, autoencoder")
     parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder alone, so that latents already made stay valid")
     parser.add_argument("--imagined", action="store_true", help="every second step decodes latents with the faults that they have when the transformer makes them (papercut.imagine)")
+    parser.add_argument("--sharpen", type=float, default=0., help="with --imagined: what a critic of what is drawn of such latents counts, as a share of its error (0: there is none)")
     parser.add_argument("--stay", type=float, default=0., help="weight of how far latents go from where they were, in their standard deviations, so that a transformer that knows them can go on")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--flicker", type=float, default=2., help="weight of the change of the error from frame to frame")
@@ -128,6 +140,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=48 if gpu else 2, help="clips of 13 frames a process and step (default: %(default)s)")
     parser.add_argument("--clips", type=int, default=4000 if gpu else 1600, help="clips to render (default: %(default)s)")
     args = parser.parse_args()
+    if args.sharpen and not args.imagined:
+        parser.error("--sharpen needs --imagined: it is of such latents that edges are soft")
     if args.stay and not args.resume:
         parser.error("--stay needs --resume: there are no latents yet to stay with")
     for i, (name, (width, height)) in enumerate(SIZES.items()):
@@ -170,6 +184,7 @@ def train(rank: int, workers: int, args) -> None:
     start, last, first = time.time(), time.time(), it
     batches = prefetch(lambda _: batch(pools, rng, args.batch), 4 if device.type == "cuda" else 0)
     imagined = np.load(faults_path(args.work, "wide"), mmap_mode="r") if args.imagined else None
+    sharpener = Sharpener(PictureCritic().to(device, memory_format=torch.channels_last), args.sharpen) if args.sharpen else None
 
     def judge(clips: int) -> None:
         live = {k: v.clone() for k, v in vae.state_dict().items()}
@@ -207,16 +222,19 @@ def train(rank: int, workers: int, args) -> None:
         loss = full.abs().mean() + edges + args.flicker * (flicker + (args.still - 1) * followed) + 24 * mse + .01 * (z.float().square().mean() - 1).clamp(min=0)
         strayed = ((z - was) / spread).square().mean() if args.stay else torch.zeros(())
         loss = loss + args.stay * strayed
-        opt.zero_grad(set_to_none=True)
-        loss.backward()
-        parallel.average_gradients(vae.parameters(), workers)
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.)
-        opt.step()
+        if sharpener and faults is not None:
+            at = int(rng.integers(0, wanted.shape[1] - JUDGED + 1))
+            some = lambda x: x[:, at:at + JUDGED].transpose(1, 2)
+            seen = lambda r: Seen(sharpener.critic, some(by_frame(r)), some(wanted), torch.ones(b, JUDGED, device=device))
+            loss = loss + sharpener.loss(loss, r, seen(r.float()))
+        descend(opt, loss, vae, workers)
+        if sharpener and faults is not None:
+            sharpener.learn(seen(r.detach().float()), lambda *x: descend(*x, workers))
         it += 1
         take_average(average, vae.state_dict(), it - first)
         if it % 25 == 0:
             ema = mse.item() if ema is None else .8 * ema + .2 * mse.item()
-            say(f"{it} {spent:.0f}s loss {loss.item():.4f} flicker {flicker.item():.4f} where followed {followed.item():.4f} train {10 * np.log10(4 / ema):.2f} dB latents {z.std().item():.2f} strayed {strayed.item() ** .5:.2f}")
+            say(f"{it} {spent:.0f}s loss {loss.item():.4f} flicker {flicker.item():.4f} where followed {followed.item():.4f} train {10 * np.log10(4 / ema):.2f} dB latents {z.std().item():.2f} strayed {strayed.item() ** .5:.2f}" + (sharpener.say() if sharpener else ""))
         if rank == 0 and time.time() - last > 150:
             last = time.time()
             judge(4)

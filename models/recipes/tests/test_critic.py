@@ -1,10 +1,11 @@
-"""The critic that makes the transformer decide."""
+"""The critics that make transformer and decoder decide."""
 import unittest
 
 import torch
+from torch.nn import functional as F
 
 from papercut import critic
-from papercut.critic import Critic, Seen, Sharpener
+from papercut.critic import Critic, PictureCritic, Seen, Sharpener, latents_seen
 
 CHANNELS, TEXT = 4, 8
 
@@ -21,6 +22,12 @@ def mist(x: torch.Tensor, level: float) -> torch.Tensor:
     return x / level
 
 
+def sharpener_of_latents(steps: int = 0) -> Sharpener:
+    sharpener = Sharpener(Critic(CHANNELS, TEXT), .5)
+    sharpener.steps = steps
+    return sharpener
+
+
 def step(opt, loss, module):
     opt.zero_grad()
     loss.backward()
@@ -33,37 +40,45 @@ class Told(unittest.TestCase):
 
     def test_a_critic_learns_to_tell_mist_from_the_truth(self):
         for frames, name in ((1, "pictures"), (3, "videos")):
-            sharpener = Sharpener(CHANNELS, TEXT, "cpu", .5)
+            sharpener = sharpener_of_latents()
             for _ in range(40):
                 x, sigma, truth, gist = chunk(frames, .6)
-                sharpener.learn(mist(x, .6), x, sigma, truth, gist, step)
+                sharpener.learn(latents_seen(sharpener.critic, mist(x, .6), x, sigma, truth, gist), step)
             self.assertGreater(sharpener.told[name], .8)
+
+    def test_a_critic_of_pictures_learns_to_tell_soft_edges_from_sharp_ones(self):
+        sharpener = Sharpener(PictureCritic(16), .5)
+        for _ in range(40):
+            sharp = F.interpolate(torch.randn(4, 3, 3, 4, 4).sign(), (3, 32, 32))
+            soft = F.avg_pool3d(sharp, (1, 3, 3), 1, (0, 1, 1))
+            sharpener.learn(Seen(sharpener.critic, soft, sharp, torch.ones(4, 3)), step)
+        self.assertGreater(sharpener.told["videos"], .8)
 
     def test_frames_of_a_chunk_are_seen_beside_the_one_before_and_a_single_one_alone(self):
         x, sigma, truth, gist = chunk(3, .6)
-        seen = Seen(x, truth, sigma, gist)
+        critic = Critic(CHANNELS, TEXT)
+        seen = latents_seen(critic, torch.zeros_like(x), x, sigma, truth, gist)
         frames, before = seen.pairs[0]
         self.assertEqual(len(frames), 8 * 2)
         self.assertTrue(torch.equal(frames[0], before[1]))
         x, sigma, truth, gist = chunk(1, .6)
-        frames, before = Seen(x, truth, sigma, gist).pairs[0]
+        frames, before = latents_seen(critic, torch.zeros_like(x), x, sigma, truth, gist).pairs[0]
         self.assertEqual((len(frames), before.abs().sum().item()), (8, 0))
 
     def test_where_all_is_noise_or_nothing_is_left_to_decide_nothing_counts(self):
         for level in (1., .1, 0.):
             x, sigma, truth, gist = chunk(1, level)
-            self.assertEqual(Seen(x, truth, sigma, gist).doubt(Critic(CHANNELS, TEXT)).item(), 0)
+            self.assertEqual(latents_seen(Critic(CHANNELS, TEXT), torch.zeros_like(x), x, sigma, truth, gist).doubt().item(), 0)
 
 
 class Asked(unittest.TestCase):
     def asked(self, steps: int):
         torch.manual_seed(0)
-        sharpener = Sharpener(CHANNELS, TEXT, "cpu", .5)
-        sharpener.steps = steps
+        sharpener = sharpener_of_latents(steps)
         x, sigma, truth, gist = chunk(3, .6)
         v = mist(x, .6).requires_grad_()
         error = (v - (x - truth) / .6).square().mean()
-        return sharpener.loss(error, v, x, sigma, truth, gist), error, v
+        return sharpener.loss(error, v, latents_seen(sharpener.critic, v, x, sigma, truth, gist)), error, v
 
     def test_it_asks_a_share_of_what_the_error_asks(self):
         loss, error, v = self.asked(critic.ALONE)
@@ -74,11 +89,10 @@ class Asked(unittest.TestCase):
         self.assertEqual(self.asked(critic.ALONE - 1)[0].item(), 0)
 
     def test_what_is_asked_of_the_network_changes_no_weight_of_the_critic(self):
-        sharpener = Sharpener(CHANNELS, TEXT, "cpu", .5)
-        sharpener.steps = critic.ALONE
+        sharpener = sharpener_of_latents(critic.ALONE)
         x, sigma, truth, gist = chunk(3, .6)
         v = mist(x, .6).requires_grad_()
-        sharpener.loss(v.square().mean(), v, x, sigma, truth, gist).backward()
+        sharpener.loss(v.square().mean(), v, latents_seen(sharpener.critic, v, x, sigma, truth, gist)).backward()
         self.assertTrue(all(p.grad is None for p in sharpener.critic.parameters()))
 
 
