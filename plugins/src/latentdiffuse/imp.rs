@@ -277,7 +277,7 @@ impl ElementImpl for LatentDiffuse {
             gst::subclass::ElementMetadata::new(
                 "Latent diffusion",
                 "Generator/Video",
-                "Makes latent video of prompt embeddings with a diffusion transformer: textsrc ! latentdiffuse seed=7 ! \
+                "Makes latent video of prompt embeddings with a diffusion transformer: textsrc prompt=\"a garden\" ! latentdiffuse seed=7 ! \
                  vaedecode ! videoconvert ! autovideosink",
                 "The Latentflow authors",
             )

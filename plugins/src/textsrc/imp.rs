@@ -55,7 +55,7 @@ impl Settings {
         match (&self.prompt, &self.location) {
             (None, None) => wrong(
                 "prompt",
-                "unset",
+                "missing",
                 "there is nothing to play; set `prompt` to a text or `location` to a file",
             ),
             (Some(_), Some(_)) => wrong(
