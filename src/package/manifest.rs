@@ -404,7 +404,7 @@ pub struct StreamConfig {
 /// No number that counts channels, pixels of a latent or latent frames is larger: what is was mistyped.
 const LARGEST: usize = 1 << 14;
 /// Nor has what is made at once, of the default size and length, as many values, which would take 4 GiB.
-const MOST_VALUES: usize = 1 << 30;
+const MOST_VALUES: u128 = 1 << 30;
 
 impl Manifest {
     /// Returns every ONNX file, each once.
@@ -515,7 +515,7 @@ impl Manifest {
         let frames = self.stream.map_or(1 + v.num_frames.default / l.temporal_compression_ratio, |s| s.chunk);
         let cells = |pixels: usize| pixels.next_multiple_of(l.size_multiple) / l.spatial_compression_ratio;
         let values = [l.channels, frames, cells(v.width.default), cells(v.height.default)];
-        if values.iter().product::<usize>() > MOST_VALUES {
+        if values.iter().map(|&count| count as u128).product::<u128>() > MOST_VALUES {
             return Err(format!(
                 "the latents that it makes at once would be {values:?} values; change `latents`, `stream.chunk` or the defaults of `video`"
             ));

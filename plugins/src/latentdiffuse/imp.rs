@@ -149,10 +149,64 @@ impl State {
         }
     }
 
+    /// Takes the next prompt, if nothing else has its turn before it.
+    fn next_prompt(&mut self) -> Option<Prompt> {
+        match self.arrived.pop_front()? {
+            Arrived::Prompt(prompt) => Some(prompt),
+            other => {
+                self.arrived.push_front(other);
+                None
+            }
+        }
+    }
+
+    /// Takes what has its turn before the next prompt, and returns an event that is to be pushed, if that is next.
+    fn take_turn(&mut self) -> Option<gst::Event> {
+        while !matches!(self.arrived.front()?, Arrived::Prompt(_)) {
+            match self.arrived.pop_front()? {
+                Arrived::Model(model) => {
+                    self.model = Some(model);
+                    self.info = None;
+                }
+                Arrived::Event(event) if is_segment(&event) => {
+                    // What has been shown is not shown again, if it goes on in the same time.
+                    let shown = self.segment.as_ref().and_then(time_segment);
+                    let shown = shown.and_then(|segment| segment.to_running_time(self.next_pts));
+                    let next_pts = shown
+                        .zip(time_segment(&event))
+                        .and_then(|(shown, segment)| segment.position_from_running_time(shown));
+                    self.next_pts = next_pts.unwrap_or_default();
+                    self.segment = Some(event);
+                    self.segment_pushed = false;
+                }
+                Arrived::Event(event) => return Some(event),
+                Arrived::Prompt(_) => unreachable!("it is none"),
+            }
+        }
+        None
+    }
+
+    /// Ends what was made so far, before what has arrived takes its turn.
+    fn end_part(&mut self) {
+        self.timeline = None;
+        self.transition.reset();
+    }
+
+    /// Returns how many prompts wait.
     fn waiting(&self) -> usize {
         let prompts = self.arrived.iter().filter(|arrived| matches!(arrived, Arrived::Prompt(_)));
         prompts.count() + self.timeline.as_ref().map_or(0, Timeline::waiting)
     }
+}
+
+fn is_segment(event: &gst::Event) -> bool {
+    event.type_() == gst::EventType::Segment
+}
+
+/// Returns the segment in `event`, if it is one in time.
+fn time_segment(event: &gst::Event) -> Option<gst::FormattedSegment<gst::ClockTime>> {
+    let gst::EventView::Segment(event) = event.view() else { return None };
+    event.segment().downcast_ref::<gst::ClockTime>().cloned()
 }
 
 #[derive(Default, glib::Properties)]

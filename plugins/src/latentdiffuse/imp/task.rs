@@ -10,7 +10,7 @@ use latentflow::{Ahead, DiffuseOptions, Diffuser, Error, Model, PromptEmbeds, va
 
 use super::super::timeline::{Span, Step, Timeline};
 use super::super::video::VideoPrompt;
-use super::{Arrived, CAT, LatentDiffuse, Prompt, Settings, State};
+use super::{Arrived, CAT, LatentDiffuse, Prompt, Settings, State, is_segment, time_segment};
 use crate::caps::{self, LatentInfo};
 use crate::{glue, latent};
 
@@ -140,9 +140,7 @@ impl LatentDiffuse {
         {
             // It is over, and another may follow.
             state.end_part();
-            while matches!(state.arrived.front(), Some(Arrived::Prompt(_))) {
-                state.arrived.pop_front();
-            }
+            while state.next_prompt().is_some() {}
             self.changed.notify_all();
             return Ok(Next::Go);
         }
@@ -278,16 +276,16 @@ impl LatentDiffuse {
     /// Returns the next prompt's picture, for a model of images, and whether the stream is over if there is none. It is shown for the
     /// prompt's span, else for a frame's time.
     fn next_picture(&self, state: &mut State) -> (Option<Work>, bool) {
-        let State { model: Some(model), info: Some(info), arrived, eos, video, stats, next_pts, .. } = state
-        else {
-            return (None, state.eos.is_some());
-        };
-        if video.as_ref().is_some_and(|video| !video.is_ready(1)) {
+        let over = state.eos.is_some();
+        if state.model.is_none() || state.info.is_none() {
+            return (None, over);
+        }
+        if state.video.as_ref().is_some_and(|video| !video.is_ready(1)) {
             return (None, false);
         }
-        // What else there is has had its turn: no timeline keeps it waiting.
-        let Some(Arrived::Prompt(Prompt { embeds, start, end })) = arrived.pop_front() else {
-            return (None, eos.is_some());
+        let Some(Prompt { embeds, start, end }) = state.next_prompt() else { return (None, over) };
+        let State { model: Some(model), info: Some(info), video, stats, next_pts, .. } = state else {
+            unreachable!("both are there");
         };
         let pts = start.unwrap_or(*next_pts);
         let frame = Some(info.frame_time(1)).filter(|duration| !duration.is_zero());
@@ -347,11 +345,11 @@ impl LatentDiffuse {
             let joins = live || state.video.is_some() || !state.next_pts.is_zero();
             state.timeline = Some(if joins { timeline.joining() } else { timeline });
         }
+        let prompts: Vec<Prompt> = std::iter::from_fn(|| state.next_prompt()).collect();
         let State { timeline: Some(timeline), arrived, eos, video, transition, .. } = state else {
             unreachable!("it was just made");
         };
-        while let Some(Arrived::Prompt(_)) = arrived.front() {
-            let Some(Arrived::Prompt(Prompt { embeds, start, end })) = arrived.pop_front() else { break };
+        for Prompt { embeds, start, end } in prompts {
             let start = start.map(|time| info.frames_in(time));
             // However short a prompt is, it is on for a frame.
             let end = end.zip(start).map(|(end, start)| info.frames_in(end).max(start + 1));
@@ -650,52 +648,6 @@ impl LatentDiffuse {
         });
         glue::post_progress(&*self.obj(), kind, "chunk", &text);
     }
-}
-
-impl State {
-    /// Takes what has its turn before the next prompt, and returns an event that is to be pushed, if that is next.
-    fn take_turn(&mut self) -> Option<gst::Event> {
-        loop {
-            match self.arrived.pop_front()? {
-                Arrived::Model(model) => {
-                    self.model = Some(model);
-                    self.info = None;
-                }
-                Arrived::Event(event) if is_segment(&event) => {
-                    // What has been shown is not shown again, if it goes on in the same time.
-                    let shown = self.segment.as_ref().and_then(time_segment);
-                    let shown = shown.and_then(|segment| segment.to_running_time(self.next_pts));
-                    let next_pts = shown
-                        .zip(time_segment(&event))
-                        .and_then(|(shown, segment)| segment.position_from_running_time(shown));
-                    self.next_pts = next_pts.unwrap_or_default();
-                    self.segment = Some(event);
-                    self.segment_pushed = false;
-                }
-                Arrived::Event(event) => return Some(event),
-                prompt @ Arrived::Prompt(_) => {
-                    self.arrived.push_front(prompt);
-                    return None;
-                }
-            }
-        }
-    }
-
-    /// Ends what was made so far, before what has arrived takes its turn.
-    fn end_part(&mut self) {
-        self.timeline = None;
-        self.transition.reset();
-    }
-}
-
-fn is_segment(event: &gst::Event) -> bool {
-    event.type_() == gst::EventType::Segment
-}
-
-/// Returns the segment in `event`, if it is one in time.
-fn time_segment(event: &gst::Event) -> Option<gst::FormattedSegment<gst::ClockTime>> {
-    let gst::EventView::Segment(event) = event.view() else { return None };
-    event.segment().downcast_ref::<gst::ClockTime>().cloned()
 }
 
 /// Returns what the properties and the negotiated caps ask of the denoiser.
