@@ -512,12 +512,10 @@ impl Diffuser {
             let told = chunk.told(&model, expert, &graph, &mut told)?;
             let mut pass = Pass { graph: &graph, latents: &latents, timestep, guidance_scale, told };
             let branches = if is_guided(&graph, guidance_scale) && negative.is_some() { 2 } else { 1 };
-            self.caches[1] = match branches {
-                // What was not looked back at under the negative prompt was under the other one.
-                2 if self.is_behind() => self.caches[0].copy()?,
-                2 => std::mem::take(&mut self.caches[1]),
-                _ => Cache::default(),
-            };
+            match branches {
+                2 => self.catch_up()?,
+                _ => self.caches[1] = Cache::default(),
+            }
             // All are made before one is kept: they look back at the same chunks.
             let made = (0..branches).map(|branch| self.run(&mut pass, &chunk, branch, cancel));
             let made = made.collect::<Result<Vec<_>>>()?;
@@ -545,13 +543,17 @@ impl Diffuser {
     ) -> Result<Tensor> {
         let graph = self.open_expert(expert, cancel)?;
         let guidance_scale = self.guidance_scale(expert);
+        let is_guided = is_guided(&graph, guidance_scale);
+        if is_guided {
+            self.catch_up()?;
+        }
         let told = chunk.told(&self.model, expert, &graph, told)?;
         let mut pass = Pass { graph: &graph, latents, timestep, guidance_scale, told };
         let length = latents.f32()?.len();
         let mut run =
             |branch| sized(self.run(&mut pass, chunk, branch, cancel)?, "prediction", &graph, length);
         let mut guided = run(0)?;
-        if is_guided(&graph, guidance_scale) {
+        if is_guided {
             let guidance = Guidance {
                 scale: guidance_scale,
                 rescale: self.options.guidance_rescale,
@@ -681,9 +683,12 @@ impl Diffuser {
         self.options.guidance_scale.unwrap_or(self.experts[expert].guidance_scale)
     }
 
-    /// Returns whether the past was not seen under the negative prompt, as guidance is asked for in the middle of a scene.
-    fn is_behind(&self) -> bool {
-        self.caches[1].frames() < self.caches[0].frames()
+    /// Lets the negative prompt look back at the past as the prompt saw it, where guidance is asked for in the middle of a scene.
+    fn catch_up(&mut self) -> Result<()> {
+        if self.caches[1].frames() < self.caches[0].frames() {
+            self.caches[1] = self.caches[0].copy()?;
+        }
+        Ok(())
     }
 
     fn run(&self, pass: &mut Pass, chunk: &Chunk, branch: usize, cancel: &Cancel) -> Result<Tensors> {
@@ -706,8 +711,7 @@ impl Diffuser {
             ("frame_rate", &frame_rate),
         ]);
         let tokens = (h / self.token_size()) * (w / self.token_size());
-        let cache = if branch == 1 && self.is_behind() { &self.caches[0] } else { &self.caches[branch] };
-        let found_out = &mut pass.told.found_out[branch];
+        let (cache, found_out) = (&self.caches[branch], &mut pass.told.found_out[branch]);
         let empty = cache.empty_for(graph, tokens)?;
         for (name, tensor) in cache.past.iter().chain(&empty).chain(&*found_out) {
             feeds.insert(name, tensor);

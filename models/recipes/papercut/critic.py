@@ -10,11 +10,20 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from .optim import descend
 from .parallel import autocast
 
 SMOOTH = 3.  # what it counts that values change where what is seen changes by a little
 ALONE = 150  # steps in which a new critic learns before it has a say
 LEVELS = .2, .95  # noise levels at which the network has something to decide, and knows where
+
+
+def deeper(layers: nn.ModuleList, norms: nn.ModuleList, x: torch.Tensor) -> torch.Tensor:
+    """Through convolutions one after the other, each beside its input where that is of the same form."""
+    for norm, layer in zip(norms, layers):
+        y = layer(F.silu(norm(x)))
+        x = x + y if x.shape == y.shape else y
+    return x
 
 
 class Critic(nn.Module):
@@ -31,10 +40,7 @@ class Critic(nn.Module):
         self.out, self.told = nn.Conv2d(2 * width, 1, 1), nn.Linear(text, 2 * width)
 
     def forward(self, x: torch.Tensor, before: torch.Tensor, gist: torch.Tensor) -> torch.Tensor:
-        x = self.inp(x) + self.before(before)
-        for norm, layer in zip(self.norms, self.layers):
-            y = layer(F.silu(norm(x)))
-            x = x + y if x.shape == y.shape else y
+        x = deeper(self.layers, self.norms, self.inp(x) + self.before(before))
         return (self.out(F.silu(x)) + (self.told(gist)[:, :, None, None] * x).sum(1, keepdim=True) / x.shape[1] ** .5)[:, 0]
 
 
@@ -51,10 +57,7 @@ class PictureCritic(nn.Module):
         self.out = nn.Conv2d(4 * width, 1, 3, 2, 1)
 
     def forward(self, x: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-        x = self.inp(F.pixel_unshuffle(torch.cat([x, x - before], 1), 2))
-        for norm, layer in zip(self.norms, self.layers):
-            y = layer(F.silu(norm(x)))
-            x = x + y if x.shape == y.shape else y
+        x = deeper(self.layers, self.norms, self.inp(F.pixel_unshuffle(torch.cat([x, x - before], 1), 2)))
         return self.out(F.silu(x))[:, 0]
 
 
@@ -129,12 +132,12 @@ class Sharpener:
         size = lambda loss: torch.autograd.grad(loss, v, retain_graph=True)[0].float().norm()
         return loss * (self.share * size(error) / size(loss).clamp(min=1e-8))
 
-    def learn(self, seen: Seen, step) -> None:
-        """Trains the critic on what was seen, without a gradient of its own; step(opt, loss, module) is one step of its optimiser."""
+    def learn(self, seen: Seen, workers: int = 1) -> None:
+        """Trains the critic on what was seen, without a gradient of its own, in so many processes."""
         self.critic.requires_grad_(True)
         with autocast():
             loss, told = seen.critic_loss()
-        step(self.opt, loss, self.critic)
+        descend(self.opt, loss, self.critic, workers)
         self.steps += 1
         name = "pictures" if seen.alone else "videos"
         self.told[name] = .96 * self.told.get(name, .5) + .04 * told.item()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 
-from .parallel import autocast, sum_tensors
+from .parallel import autocast, average_gradients, sum_tensors
 
 
 def orthogonalise(g: torch.Tensor, steps: int = 3) -> torch.Tensor:
@@ -19,6 +19,17 @@ def orthogonalise(g: torch.Tensor, steps: int = 3) -> torch.Tensor:
         a = x @ x.T
         x = torch.addmm(x, torch.addmm(a, a, a, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
     return x
+
+
+def descend(opt: torch.optim.Optimizer, loss: torch.Tensor, module: torch.nn.Module, workers: int, lr: float | None = None, clip: float = float("inf")) -> None:
+    """One step of an optimiser, on the mean of all processes' gradients, at this learning rate or the one it has."""
+    for group in opt.param_groups if lr is not None else ():
+        group["lr"] = lr
+    opt.zero_grad(set_to_none=True)
+    loss.backward()
+    average_gradients(module.parameters(), workers)
+    torch.nn.utils.clip_grad_norm_(module.parameters(), clip)
+    opt.step()
 
 
 AVERAGED = .003  # of a step in the average that networks are in the end; all steps of a run alike while they are fewer

@@ -20,7 +20,7 @@ from .checkpoints import load, save, with_words
 from .critic import Critic, Sharpener, latents_seen
 from .data import add_work
 from .latents import KINDS, Latents, movement
-from .optim import MuonAdam, take_average
+from .optim import MuonAdam, descend, take_average
 from .streams import Stream, Underway, chunks_of, noised, past_noise, uniform
 from .text_encoder import WIDTH, TextEncoder, targets
 from .tokenizer import make_tokenizer, pad_batch, words_of
@@ -181,7 +181,7 @@ class Run:
 
     def update(self, loss: torch.Tensor, rate: float) -> None:
         """One step at a share `rate` of the learning rate."""
-        descend(self.opt, loss, self.both, self.args.lr * rate, self.workers, clip=1.)
+        descend(self.opt, loss, self.both, self.workers, self.args.lr * rate, clip=1.)
         self.it += 1
         take_average(self.average, self.both.state_dict(), self.it - self.first)
 
@@ -189,17 +189,6 @@ class Run:
         if self.rank == 0:
             save(self.checkpoint, shape=self.shape, words=self.words, live=self.both.state_dict(), average=self.average, opt=self.opt.state_dict(), it=self.it,
                  **{"critic": self.sharpener.state()} if self.sharpener else {})
-
-
-def descend(opt: MuonAdam, loss: torch.Tensor, module: torch.nn.Module, lr: float, workers: int, clip: float = float("inf")) -> None:
-    """One step of an optimiser, on the mean of all processes' gradients."""
-    for g in opt.param_groups:
-        g["lr"] = lr
-    opt.zero_grad(set_to_none=True)
-    loss.backward()
-    parallel.average_gradients(module.parameters(), workers)
-    torch.nn.utils.clip_grad_norm_(module.parameters(), clip)
-    opt.step()
 
 
 def told(rng: random.Random, seldom: bool) -> Scene:
@@ -266,7 +255,7 @@ def train_drafts(run: Run, data: Latents) -> None:
             loss, error = draft_loss(draft, truth, subject, SUBJECT_WEIGHT[kind], channel_weight)
         stream.take(likely(draft, truth))
         underway.back(kind, stream)
-        descend(opt, loss, drafts, run.args.lr * min(1., (it + 1) / 20, max(.02, (1 - done) / .6)), run.workers)
+        descend(opt, loss, drafts, run.workers, run.args.lr * min(1., (it + 1) / 20, max(.02, (1 - done) / .6)))
         it += 1
         errors[kind] = .96 * errors.get(kind, error.item()) + .04 * error.item()
         if it % 50 == 0:
@@ -357,7 +346,7 @@ def train_network(run: Run, data: Latents) -> None:
             loss = loss + sharpener.loss(error, v, seen(v))
         run.update(loss, min(1., (run.it - first + 1) / 40, max(.03, (1 - progress) / .35)))
         if sharpener:
-            sharpener.learn(seen(v.detach().float()), lambda opt, loss, critic: descend(opt, loss, critic, opt.param_groups[0]["lr"], run.workers))
+            sharpener.learn(seen(v.detach().float()), run.workers)
         if run.it % 5 == 0 or device.type == "cpu":
             name = kind + "*" * bake
             mean_loss[name] = .96 * mean_loss.get(name, error.item()) + .04 * error.item()

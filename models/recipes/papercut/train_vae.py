@@ -15,7 +15,7 @@ from . import parallel
 from .checkpoints import fit, load, save
 from .critic import PictureCritic, Seen, Sharpener
 from .data import add_work, cores, decoder_target, encoder_input, faults_path, make_pool, prefetch, to_steps
-from .optim import MuonAdam, take_average
+from .optim import MuonAdam, descend, take_average
 from .vae import VAE
 
 CROP = 128
@@ -112,15 +112,6 @@ def flickers(error: torch.Tensor, wanted: torch.Tensor, flow: torch.Tensor) -> t
     return change.mean(), (change * followed).mean()
 
 
-def descend(opt, loss: torch.Tensor, module: torch.nn.Module, workers: int) -> None:
-    """One step of an optimiser, on the mean of all processes' gradients."""
-    opt.zero_grad(set_to_none=True)
-    loss.backward()
-    parallel.average_gradients(module.parameters(), workers)
-    torch.nn.utils.clip_grad_norm_(module.parameters(), 1.)
-    opt.step()
-
-
 def main() -> None:
     gpu = parallel.device().type == "cuda"
     parser = argparse.ArgumentParser(description=__doc__)
@@ -196,8 +187,6 @@ def train(rank: int, workers: int, args) -> None:
 
     while parallel.agree((spent := time.time() - start) < args.minutes * 60):
         left = 1 - spent / (args.minutes * 60)
-        for g in opt.param_groups:
-            g["lr"] = args.lr * min(1, (it - first + 1) / 60) * min(1., max(.03, left / .4))
         clips, faults = imagined_batch(pools[0], imagined, rng, args.batch) if imagined is not None and it % 2 == 0 else (next(batches), None)
         steps = to_steps(clips.to(device))
         b, t = steps.shape[:2]
@@ -227,9 +216,9 @@ def train(rank: int, workers: int, args) -> None:
             some = lambda x: x[:, at:at + JUDGED].transpose(1, 2)
             seen = lambda r: Seen(sharpener.critic, some(by_frame(r)), some(wanted), torch.ones(b, JUDGED, device=device))
             loss = loss + sharpener.loss(loss, r, seen(r.float()))
-        descend(opt, loss, vae, workers)
+        descend(opt, loss, vae, workers, args.lr * min(1, (it - first + 1) / 60) * min(1., max(.03, left / .4)), clip=1.)
         if sharpener and faults is not None:
-            sharpener.learn(seen(r.detach().float()), lambda *x: descend(*x, workers))
+            sharpener.learn(seen(r.detach().float()), workers)
         it += 1
         take_average(average, vae.state_dict(), it - first)
         if it % 25 == 0:

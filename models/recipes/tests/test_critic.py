@@ -28,12 +28,6 @@ def sharpener_of_latents(steps: int = 0) -> Sharpener:
     return sharpener
 
 
-def step(opt, loss, module):
-    opt.zero_grad()
-    loss.backward()
-    opt.step()
-
-
 class Told(unittest.TestCase):
     def setUp(self):
         torch.manual_seed(0)
@@ -43,7 +37,7 @@ class Told(unittest.TestCase):
             sharpener = sharpener_of_latents()
             for _ in range(40):
                 x, sigma, truth, gist = chunk(frames, .6)
-                sharpener.learn(latents_seen(sharpener.critic, mist(x, .6), x, sigma, truth, gist), step)
+                sharpener.learn(latents_seen(sharpener.critic, mist(x, .6), x, sigma, truth, gist))
             self.assertGreater(sharpener.told[name], .8)
 
     def test_a_critic_of_pictures_learns_to_tell_soft_edges_from_sharp_ones(self):
@@ -51,7 +45,7 @@ class Told(unittest.TestCase):
         for _ in range(40):
             sharp = F.interpolate(torch.randn(4, 3, 3, 4, 4).sign(), (3, 32, 32))
             soft = F.avg_pool3d(sharp, (1, 3, 3), 1, (0, 1, 1))
-            sharpener.learn(Seen(sharpener.critic, soft, sharp, torch.ones(4, 3)), step)
+            sharpener.learn(Seen(sharpener.critic, soft, sharp, torch.ones(4, 3)))
         self.assertGreater(sharpener.told["videos"], .8)
 
     def test_frames_of_a_chunk_are_seen_beside_the_one_before_and_a_single_one_alone(self):

@@ -125,10 +125,9 @@ impl State {
     /// Forgets the stream, as after a flush; what was negotiated stays.
     fn restart(&mut self) {
         self.flow = Ok(gst::FlowSuccess::Ok);
-        for arrived in self.arrived.drain(..) {
+        for arrived in std::mem::take(&mut self.arrived) {
             if let Arrived::Model(model) = arrived {
-                self.model = Some(model);
-                self.info = None;
+                self.go_on_with(model);
             }
         }
         self.eos = None;
@@ -164,10 +163,7 @@ impl State {
     fn take_turn(&mut self) -> Option<gst::Event> {
         while !matches!(self.arrived.front()?, Arrived::Prompt(_)) {
             match self.arrived.pop_front()? {
-                Arrived::Model(model) => {
-                    self.model = Some(model);
-                    self.info = None;
-                }
+                Arrived::Model(model) => self.go_on_with(model),
                 Arrived::Event(event) if is_segment(&event) => {
                     // What has been shown is not shown again, if it goes on in the same time.
                     let shown = self.segment.as_ref().and_then(time_segment);
@@ -184,6 +180,12 @@ impl State {
             }
         }
         None
+    }
+
+    /// Takes another package, whose caps are yet to be agreed on.
+    fn go_on_with(&mut self, model: Arc<Model>) {
+        self.model = Some(model);
+        self.info = None;
     }
 
     /// Ends what was made so far, before what has arrived takes its turn.

@@ -614,8 +614,8 @@ impl LatentDiffuse {
         stats.num_inference_steps = steps;
         stats.skipped_steps += skipped_steps as u64;
         // A clip's steps were told: what is not said to be complete then is waited for.
-        let told_of = work.model.manifest().stream.is_none();
-        let due = told_of || stats.told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL);
+        let clip = work.model.manifest().stream.is_none();
+        let due = clip || stats.told.is_none_or(|told| told.elapsed() >= PROGRESS_INTERVAL);
         if !due {
             return;
         }
