@@ -21,11 +21,12 @@ pub mod sampler;
 pub mod schedule;
 pub mod step_cache;
 pub mod text;
+mod turns;
 pub mod vae;
 
 pub use denoise::{DEFAULT_SEED, DiffuseOptions, Diffuser};
 pub use error::{Error, Result};
-pub use model::{Ahead, Model, Turn};
+pub use model::{Ahead, Model};
 pub use onnx::{ElementType, Signature, TensorInfo};
 pub use package::Package;
 pub use papercut::papercut;
@@ -33,3 +34,4 @@ pub use runtime::{
     Cancel, ExecutionProvider, Feeds, Graph, RuntimeOptions, Tensor, Tensors, add_library_folder,
 };
 pub use text::{PromptEmbeds, TextEncoder};
+pub use turns::Turn;

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::package::{Manifest, Package};
 use crate::runtime::{Cancel, Graph, RuntimeOptions, lock};
+use crate::turns::Turn;
 
 /// A package whose graphs are opened on demand.
 #[derive(Debug)]
@@ -16,28 +16,15 @@ pub struct Model {
     package: Arc<Package>,
     options: RuntimeOptions,
     graphs: Mutex<HashMap<PathBuf, Arc<Mutex<Weak<Graph>>>>>,
-    taken: Mutex<bool>,
-    free: Condvar,
 }
 
 /// Graphs that a thread opens, until they are taken.
 pub type Ahead = JoinHandle<Vec<Arc<Graph>>>;
 
-/// The turn of one of those who share a model and keep no graph open; it ends when it is dropped.
-#[derive(Debug)]
-pub struct Turn<'a>(&'a Model);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        *lock(&self.0.taken) = false;
-        self.0.free.notify_one();
-    }
-}
-
 impl Model {
     /// Returns the model of `package`, with no graph opened yet.
     pub fn new(package: Arc<Package>, options: RuntimeOptions) -> Self {
-        Self { package, options, graphs: Mutex::default(), taken: Mutex::default(), free: Condvar::new() }
+        Self { package, options, graphs: Mutex::default() }
     }
 
     /// Returns the package.
@@ -91,43 +78,12 @@ impl Model {
         lock(&self.graphs).values().filter(is_open).count()
     }
 
-    /// Waits for the turn: those who open graphs, use and close them take turns, so that one's are open at a time.
+    /// Waits for the turn: those who open graphs of the package, use and close them take turns, however they run them, so that one's are open
+    /// at a time.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] after [`Cancel::cancel`].
+    /// [`Error::Cancelled`](crate::Error::Cancelled) after [`Cancel::cancel`].
     pub fn turn(&self, cancel: &Cancel) -> Result<Turn<'_>> {
-        // Who cancels does not know of this wait, hence looks at short intervals.
-        const INTERVAL: Duration = Duration::from_millis(20);
-        let mut taken = lock(&self.taken);
-        loop {
-            if cancel.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            if !*taken {
-                *taken = true;
-                return Ok(Turn(self));
-            }
-            taken = self.free.wait_timeout(taken, INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn turns_are_taken_one_at_a_time_and_a_wait_can_be_cancelled() {
-        let model = Model::new(Arc::new(crate::papercut().unwrap()), RuntimeOptions::default());
-        let (cancel, other) = (Cancel::new(), Cancel::new());
-        let first = model.turn(&cancel).unwrap();
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| model.turn(&other).map(drop));
-            other.cancel();
-            assert!(matches!(waiting.join().unwrap(), Err(Error::Cancelled)));
-            let waiting = scope.spawn(|| model.turn(&cancel).map(drop));
-            drop(first);
-            waiting.join().unwrap().unwrap();
-        });
+        self.package.turns().wait(cancel)
     }
 }

@@ -11,6 +11,7 @@ pub(crate) use signatures::{chunk_out_of, present_of, state_out_of};
 
 use crate::error::{Error, Result};
 use crate::onnx::Signature;
+use crate::turns::Turns;
 
 /// The manifest's name in a package's folder.
 pub const MANIFEST: &str = "model.toml";
@@ -25,6 +26,7 @@ pub struct Package {
     manifest: Manifest,
     source: Source,
     signatures: BTreeMap<PathBuf, Signature>,
+    turns: Turns,
 }
 
 #[derive(Debug)]
@@ -105,7 +107,7 @@ impl Package {
         }
 
         let id = format!("{}-{}", manifest.name, &hash.finalize().to_hex()[..6]);
-        let package = Self { id, manifest, source, signatures };
+        let package = Self { id, manifest, source, signatures, turns: Turns::default() };
         signatures::check(&package)?;
         Ok(package)
     }
@@ -126,6 +128,11 @@ impl Package {
             Source::Folder(folder) => Some(folder),
             Source::Embedded(_) => None,
         }
+    }
+
+    /// Returns the turns of those who keep no graph of it open.
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Returns the declared boundary of the graph in `file`, which the manifest names.

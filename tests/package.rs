@@ -131,6 +131,24 @@ fn a_stream_s_pieces_go_on_from_each_other() {
 }
 
 #[test]
+fn a_stream_s_chunks_are_what_its_codecs_take_at_once() {
+    for (from, to, field) in [
+        ("step = \"decoder_step.onnx\"", "step = \"decoder_step.onnx\"\nfirst = 3", "`decoder.first` 3"),
+        (
+            "step = \"decoder_step.onnx\"",
+            "step = \"decoder_step.onnx\"\nfirst = 1\nchunk = 2",
+            "`decoder.chunk` 2",
+        ),
+        ("step = \"encoder_step.onnx\"", "step = \"encoder_step.onnx\"\nchunk = 3", "`encoder.chunk` 3"),
+    ] {
+        let error = wrong("tiny-stream", from, to);
+        for word in ["model.toml", field, "2 latent frames (`stream.chunk`)"] {
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}
+
+#[test]
 fn numbers_that_no_model_has_are_refused() {
     let long = |chunk| ("chunk = 2\nwindow = 4", format!("chunk = {chunk}\nwindow = {chunk}"));
     let set = |from, to: &str| (from, to.to_owned());
@@ -139,6 +157,10 @@ fn numbers_that_no_model_has_are_refused() {
         (vec![set("channels = 4", "channels = 2000000000")], "`latents.channels`"),
         (vec![long(2_000_000_000)], "`stream.window`"),
         (vec![set("channels = 4", "channels = 16384"), long(16384)], "at once"),
+        (
+            vec![set("step = \"encoder_step.onnx\"", "step = \"encoder_step.onnx\"\nchunk = 1000000000")],
+            "`encoder`",
+        ),
         (vec![set("\"120/1\"", "\"4294967295/1\"")], "`4294967295/1`"),
     ] {
         let copy = util::copy_of("tiny-stream");

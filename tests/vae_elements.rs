@@ -9,7 +9,7 @@ use gst::prelude::*;
 use gst_check::Harness;
 use latentflow::Cancel;
 use latentflow::vae::{Decoder, Tiling};
-use util::{init, model, package};
+use util::{copy_of, edit, init, model, package};
 
 const SIZE: (usize, usize) = (64, 48);
 
@@ -272,6 +272,16 @@ mod decode {
     }
 
     #[test]
+    fn the_only_frame_left_of_a_chunk_lasts_as_long_as_any() {
+        let mut fixture = decoder("tiny-stream", SIZE, "24/1", &[]);
+        fixture.harness.push(chunk(1, 3, 5, 9, false)).unwrap();
+        fixture.harness.push(chunk(1, 4, 9, 13, false)).unwrap();
+        let length = |i| time(i + 1, (24, 1)) - time(i, (24, 1));
+        let expected: Vec<_> = (8..13).map(|i| (time(i, (24, 1)), length(i), i, i == 8)).collect();
+        assert_eq!(stamps(&fixture.pulled()), expected);
+    }
+
+    #[test]
     fn frames_are_counted_where_chunks_do_not_say_their_place() {
         let mut fixture = decoder("tiny-stream", SIZE, "24/1", &[]);
         for (seed, at) in [(0, 0), (1, 1), (2, 5)] {
@@ -332,6 +342,25 @@ mod decode {
         ];
         assert_eq!(times, expected, "the first is shown for what is left of it");
         assert_eq!(stamps[0].0 + stamps[0].1, time(4, (24, 1)));
+    }
+
+    #[test]
+    fn a_clip_of_which_the_segment_has_a_part_is_shown_as_far() {
+        for keep_loaded in ["true", "false"] {
+            let mut fixture = decoder("tiny-clip", SIZE, "24/1", &[("keep-loaded", keep_loaded)]);
+            fixture.segment(0, Some(time(3, (24, 1))));
+            assert_eq!(fixture.harness.push(chunk(2, 0, 0, 5, true)), Err(gst::FlowError::Eos));
+            let offsets: Vec<_> = fixture.pulled().iter().map(|b| b.offset()).collect();
+            assert_eq!(offsets, [0, 1, 2], "keep-loaded={keep_loaded}");
+        }
+    }
+
+    #[test]
+    fn caps_that_lack_something_are_an_error_that_names_it() {
+        let mut fixture = Fixture::new("vaedecode", &[]);
+        fixture.start(&gst::Caps::from_str("video/x-latent, width=64, height=48, framerate=24/1").unwrap());
+        let (_, text) = fixture.error();
+        assert!(text.contains("says no `model`"), "{text}");
     }
 
     #[test]
@@ -433,9 +462,14 @@ mod encode {
         let mut properties = properties.to_vec();
         properties.push(("model", folder.to_str().unwrap()));
         let mut fixture = Fixture::new("vaeencode", &properties);
-        let caps = format!("video/x-raw, format=RGB, width={}, height={}, framerate={rate}", SIZE.0, SIZE.1);
-        fixture.start(&gst::Caps::from_str(&caps).unwrap());
+        fixture.start(&raw(rate, ""));
         fixture
+    }
+
+    fn raw(rate: &str, more: &str) -> gst::Caps {
+        let (width, height) = SIZE;
+        let caps = format!("video/x-raw, format=RGB, width={width}, height={height}, framerate={rate}{more}");
+        gst::Caps::from_str(&caps).unwrap()
     }
 
     fn frame(index: u64, rate: (u64, u64), discont: bool) -> gst::Buffer {
@@ -471,6 +505,8 @@ mod encode {
             fixture.harness.push_event(gst::event::Eos::new());
             let buffers = fixture.pulled();
             assert_eq!(chunks(&buffers, rate), [(0, 1, true), (1, 5, false), (5, 9, false), (9, 11, false)]);
+            let goes_on = |b: &gst::Buffer| b.flags().contains(gst::BufferFlags::DELTA_UNIT);
+            assert!(buffers.iter().all(|b| goes_on(b) != is_discont(b)), "as after a key frame");
             assert!(buffers.iter().all(|b| b.size() == 4 * 6 * 8 * 4));
         }
     }
@@ -540,8 +576,7 @@ mod encode {
     fn caps_tell_what_the_model_can_do() {
         let fixture = encoder("tiny-stream", "24/1", &[]);
         let caps = fixture.harness.srcpad().unwrap().peer_query_caps(None);
-        let expected = "video/x-raw, format=RGB, width=[16,512], height=[16,512], framerate=[1/1,120/1], \
-            pixel-aspect-ratio=1/1";
+        let expected = "video/x-raw, format=RGB, width=[16,512], height=[16,512], framerate=[1/1,120/1]";
         assert_eq!(caps, gst::Caps::from_str(expected).unwrap());
     }
 
@@ -583,6 +618,67 @@ mod encode {
         let fixture = encoder("tiny-stream", "24/1", &[]);
         let latency = fixture.harness.query_latency().unwrap();
         assert_eq!(latency.nseconds(), time(3, (24, 1)), "three frames wait for the fourth");
+
+        let pairs = copy_of("tiny-stream");
+        edit(&pairs, "model.toml", "step = \"encoder_step.onnx\"", "step = \"encoder_step.onnx\"\nchunk = 2");
+        let mut fixture = Fixture::new("vaeencode", &[("model", pairs.path().to_str().unwrap())]);
+        fixture.start(&raw("24/1", ""));
+        let latency = fixture.harness.query_latency().unwrap();
+        assert_eq!(latency.nseconds(), time(7, (24, 1)), "as many as the network takes at once");
+    }
+
+    #[test]
+    fn a_clip_is_as_long_as_the_package_has_them() {
+        let steps = copy_of("tiny-clip");
+        edit(&steps, "model.toml", "size_multiple = 16", "size_multiple = 16\nframe_step = 8");
+        let mut fixture = Fixture::new("vaeencode", &[("model", steps.path().to_str().unwrap())]);
+        fixture.start(&raw("24/1", ""));
+        for index in 0..20 {
+            fixture.harness.push(frame(index, (24, 1), index == 0)).unwrap();
+        }
+        fixture.harness.push_event(gst::event::Eos::new());
+        let buffers = fixture.pulled();
+        assert_eq!(chunks(&buffers, (24, 1)), [(0, 17, true), (17, 20, true)]);
+        let latent_frames: Vec<_> = buffers.iter().map(|b| b.size() / (4 * 6 * 8 * 4)).collect();
+        assert_eq!(latent_frames, [5, 3], "1+k·8 frames, of which what is over is cut by the decoder");
+    }
+
+    #[test]
+    fn pixels_keep_their_shape() {
+        let mut fixture = encoder("tiny-stream", "24/1", &[]);
+        fixture.harness.push_event(gst::event::Caps::new(&raw("24/1", ", pixel-aspect-ratio=16/11")));
+        fixture.harness.push(frame(0, (24, 1), true)).unwrap();
+        let caps = fixture.harness.sinkpad().unwrap().current_caps().unwrap();
+        assert_eq!(
+            caps.structure(0).unwrap().get("pixel-aspect-ratio"),
+            Ok(gst::Fraction::new(16, 11)),
+            "{caps}"
+        );
+    }
+
+    #[test]
+    fn interlaced_video_is_refused_with_the_cure() {
+        let mut fixture = Fixture::new("vaeencode", &[]);
+        fixture.start(&raw("24/1", ", interlace-mode=interleaved"));
+        let (_, text) = fixture.error();
+        assert!(text.contains("interleaved") && text.contains("deinterlace"), "{text}");
+    }
+
+    #[test]
+    fn frames_that_last_longer_than_their_rate_says_get_one_warning() {
+        let mut fixture = encoder("tiny-stream", "24/1", &[]);
+        let warning = || fixture.bus.pop_filtered(&[gst::MessageType::Warning]);
+        for index in 0..5 {
+            fixture.harness.push(frame(index, (24, 1), index == 0)).unwrap();
+        }
+        assert!(warning().is_none());
+        for index in 3..9 {
+            fixture.harness.push(frame(index, (12, 1), false)).unwrap();
+        }
+        let message = warning().expect("a warning");
+        let gst::MessageView::Warning(told) = message.view() else { unreachable!() };
+        assert!(told.error().to_string().contains("videorate"), "{}", told.error());
+        assert!(warning().is_none(), "once is enough");
     }
 }
 

@@ -3,6 +3,7 @@
 use gst::glib;
 use gst::prelude::*;
 use latentflow::package::{Fraction, Manifest, Range, VideoConfig};
+use latentflow::{Error, Result};
 
 /// The media type of prompt embeddings.
 pub const PROMPT_EMBEDS: &str = "application/x-prompt-embeds";
@@ -40,8 +41,13 @@ pub fn model_latent(id: &str, manifest: &Manifest) -> gst::Caps {
         .field("width", pixels(width))
         .field("height", pixels(height))
         .field("framerate", rates(lowest, fraction(frame_rate.max)))
-        .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
         .build()
+}
+
+/// Returns `caps` with square pixels, such as what is made has.
+pub fn square(mut caps: gst::Caps) -> gst::Caps {
+    caps.make_mut().set("pixel-aspect-ratio", gst::Fraction::new(1, 1));
+    caps
 }
 
 /// Returns the sizes of a range, which GStreamer knows as a range only where there are several.
@@ -113,8 +119,19 @@ pub struct LatentInfo {
 }
 
 impl LatentInfo {
-    /// Returns what fixed `caps` say, or which field is missing.
-    pub fn from_caps(caps: &gst::CapsRef) -> Result<Self, String> {
+    /// Returns what fixed `caps` say.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] tells which field is missing.
+    pub fn from_caps(caps: &gst::CapsRef) -> Result<Self> {
+        Self::read(caps).map_err(|found| Error::Shape {
+            what: "the stream".into(),
+            found,
+            expected: format!("{LATENT} with the package's ID, size and rate"),
+        })
+    }
+
+    fn read(caps: &gst::CapsRef) -> Result<Self, String> {
         let s = caps
             .structure(0)
             .filter(|s| s.name() == LATENT)
@@ -179,9 +196,11 @@ mod tests {
     #[test]
     fn caps_say_what_the_info_says() {
         gst::init().unwrap();
-        assert_eq!(LatentInfo::from_caps(&info().to_caps()), Ok(info()));
+        assert_eq!(LatentInfo::from_caps(&info().to_caps()).unwrap(), info());
         assert!(info().to_caps().can_intersect(&any_latent()));
-        let error = LatentInfo::from_caps(&gst::Caps::builder(LATENT).field("width", 8).build()).unwrap_err();
+        let error = LatentInfo::from_caps(&gst::Caps::builder(LATENT).field("width", 8).build())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("framerate"), "{error}");
     }
 

@@ -33,13 +33,14 @@ impl FrameTimes {
     }
 }
 
-/// Returns which places of a chunk the `decoded` frames take, of the `declared` ones that the chunk is said to hold.
+/// Returns which places of a chunk the `decoded` frames take, of the `declared` ones that the chunk is said to hold and the `whole` number that
+/// its latents hold where they follow on others.
 ///
 /// Fewer are declared where a clip ends within a latent frame: the excess at the end goes. More are declared where the
 /// chunk before was lost, so that this one had to be decoded as a scene's first: its beginning is missing.
-pub fn shown_frames(decoded: u64, declared: Option<u64>) -> Range<u64> {
+pub fn shown_frames(decoded: u64, whole: u64, declared: Option<u64>) -> Range<u64> {
     match declared {
-        Some(declared) if declared > decoded => declared - decoded..declared,
+        Some(declared) if declared > decoded => declared.max(whole) - decoded..declared,
         Some(declared) => 0..declared,
         None => 0..decoded,
     }
@@ -64,9 +65,10 @@ mod tests {
 
     #[test]
     fn an_excess_goes_at_the_end_and_a_loss_is_at_the_beginning() {
-        assert_eq!(shown_frames(8, None), 0..8);
-        assert_eq!(shown_frames(8, Some(8)), 0..8);
-        assert_eq!(shown_frames(8, Some(6)), 0..6);
-        assert_eq!(shown_frames(5, Some(8)), 3..8);
+        assert_eq!(shown_frames(8, 8, None), 0..8);
+        assert_eq!(shown_frames(8, 8, Some(8)), 0..8);
+        assert_eq!(shown_frames(8, 8, Some(6)), 0..6);
+        assert_eq!(shown_frames(5, 8, Some(8)), 3..8);
+        assert_eq!(shown_frames(5, 8, Some(6)), 3..6);
     }
 }

@@ -321,17 +321,30 @@ pub fn post_latency(element: &impl IsA<gst::Element>) {
 }
 
 /// Runs `work`, which opens or builds something; if it takes over a second, PROGRESS messages with `text` say so.
+///
+/// # Errors
+/// Those of `work`.
 pub fn with_progress<T>(
     element: &impl IsA<gst::Element>,
     code: &'static str,
     text: &str,
-    work: impl FnOnce() -> T,
-) -> T {
-    let _progress = Progress::new(element, code, text.to_owned());
-    work()
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let progress = Progress::new(element, code, text.to_owned());
+    let result = work();
+    progress.end(result.as_ref().err().map_or(gst::ProgressType::Complete, progress_of));
+    result
 }
 
-/// Work that may take long: if it takes over a second, PROGRESS messages say so until it ends or is dropped.
+/// Returns how work ends by `error`.
+pub fn progress_of(error: &Error) -> gst::ProgressType {
+    match error {
+        Error::Cancelled => gst::ProgressType::Canceled,
+        _ => gst::ProgressType::Error,
+    }
+}
+
+/// Work that may take long: if it takes over a second, PROGRESS messages say so until it ends, or is dropped, which cancels it.
 pub struct Progress {
     element: gst::Element,
     code: &'static str,
@@ -375,19 +388,19 @@ impl Progress {
         self.watch.set(watch);
     }
 
-    /// Ends the work. gst-launch-1.0 does not play before, so nothing can be pushed that waits for it to play.
-    pub fn end(&self) {
+    /// Ends the work: complete, canceled or by an error. gst-launch-1.0 does not play before, so nothing can be pushed that waits for it to play.
+    pub fn end(&self, kind: gst::ProgressType) {
         let Some((end, watch)) = self.watch.take() else { return };
         drop(end);
         if watch.join().unwrap_or(false) {
-            post_progress(&self.element, gst::ProgressType::Complete, self.code, &self.text);
+            post_progress(&self.element, kind, self.code, &self.text);
         }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.end();
+        self.end(gst::ProgressType::Canceled);
     }
 }
 
@@ -421,7 +434,7 @@ mod tests {
         };
         let progress = Progress::new(&element, "decode", "decoding".into());
         progress.tell(1, 4);
-        progress.end();
+        progress.end(gst::ProgressType::Complete);
         progress.tell(2, 4);
         drop(progress);
         assert_eq!(told(), None);
@@ -439,7 +452,7 @@ mod tests {
         assert_eq!(wait(), Some((gst::ProgressType::Continue, "decoding, 25 %".into())));
         progress.tell(2, 4);
         assert_eq!(told(), None, "once a second");
-        progress.end();
+        progress.end(gst::ProgressType::Complete);
         assert_eq!(told(), Some((gst::ProgressType::Complete, "decoding".into())));
         drop(progress);
         assert_eq!(told(), None);

@@ -44,6 +44,11 @@ pub fn floats_in(bytes: &[u8], expected: Option<usize>) -> Result<std::borrow::C
     })
 }
 
+/// Returns the flags of a chunk that starts a scene, as a key frame does, or of one that goes on from those before.
+pub fn scene_flags(starts: bool) -> gst::BufferFlags {
+    if starts { gst::BufferFlags::DISCONT } else { gst::BufferFlags::DELTA_UNIT }
+}
+
 /// Says in `buffer` where the noise of its latents ended.
 pub fn set_noise_position(buffer: &mut gst::BufferRef, position: Position) {
     static REGISTERED: Once = Once::new();

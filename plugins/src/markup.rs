@@ -19,13 +19,17 @@ pub fn strip(text: &str) -> String {
 
 /// Returns the length of the tag or override that `text` begins with, and nothing in its place.
 fn tag(text: &str) -> Option<(Option<char>, usize)> {
+    let is_time = |tag: &str| tag.bytes().all(|byte| byte.is_ascii_digit() || b":.".contains(&byte));
     let close = match text.as_bytes() {
         [b'<', b'/', ..] => '>',
         [b'<', c, ..] if c.is_ascii_alphanumeric() => '>',
         [b'{', b'\\', ..] => '}',
         _ => return None,
     };
-    text.find(close).map(|end| (None, end + 1))
+    let end = text.find(close)?;
+    // What begins with a digit is a time, or "<3".
+    (!text[1..].starts_with(|c: char| c.is_ascii_digit()) || is_time(&text[1..end]))
+        .then_some((None, end + 1))
 }
 
 /// Returns the character of the entity that `text` begins with, and the entity's length.
@@ -76,6 +80,7 @@ mod tests {
     fn what_is_no_markup_stays() {
         for text in [
             "2 < 3 > 1",
+            "I <3 cats, dogs > birds",
             "a {cat} & a dog",
             "&unknown; &#xffffffff; &;",
             "<",

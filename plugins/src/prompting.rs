@@ -82,8 +82,11 @@ impl Prompter {
         let _turn = glue::turn(self.model(), self.keep_loaded, cancel)?;
         let id = self.model().id();
         let progress = |kind, text: String| glue::post_progress(element, kind, "open", &text);
-        let failed = |_: &Error| {
-            progress(gst::ProgressType::Error, format!("the text encoder of {id} can't be opened or run"));
+        let failed = |error: &Error| match glue::progress_of(error) {
+            gst::ProgressType::Canceled => {
+                progress(gst::ProgressType::Canceled, format!("the text encoder of {id} was stopped"));
+            }
+            kind => progress(kind, format!("the text encoder of {id} can't be opened or run")),
         };
         progress(gst::ProgressType::Start, format!("opening the text encoder of {id}"));
         self.encoder.open(cancel).inspect_err(failed)?;
@@ -92,13 +95,8 @@ impl Prompter {
                 self.provider().map(|provider| format!(" {runs} on {provider}")).unwrap_or_default();
             progress(gst::ProgressType::Complete, format!("the text encoder of {id}{provider}"));
         };
-        if self.keep_loaded {
-            tell("runs");
-        }
         let embeds = self.encoder.encode(prompt, Some(negative_prompt), cancel).inspect_err(failed)?;
-        if !self.keep_loaded {
-            tell("ran");
-        }
+        tell(if self.keep_loaded { "runs" } else { "ran" });
         if first {
             element.notify("active-execution-provider");
         }

@@ -116,10 +116,6 @@ type RawCue = (u64, u64, Vec<String>);
 fn tidy(text: &str, point: char) -> String {
     let mut tidy = String::with_capacity(text.len() + 2);
     for line in text.trim_start_matches('\u{feff}').lines().map(str::trim) {
-        let is_time = |start: &str| {
-            start.starts_with(|c: char| c.is_ascii_digit())
-                && start.chars().all(|c| c.is_ascii_digit() || ":., \t".contains(c))
-        };
         match line.split_once("-->").filter(|(start, _)| is_time(start)) {
             Some((start, rest)) => {
                 let end = rest.split_whitespace().next().unwrap_or_default();
@@ -131,6 +127,18 @@ fn tidy(text: &str, point: char) -> String {
         tidy.push('\n');
     }
     tidy
+}
+
+/// Returns whether `text` may be a time.
+fn is_time(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit())
+        && text.chars().all(|c| c.is_ascii_digit() || ":., \t".contains(c))
+}
+
+/// Returns whether a line of a cue's text is what a cue begins with.
+fn are_times(line: &str) -> bool {
+    let both = line.split_once("-->").map(|(start, end)| [start.trim(), end.trim()]);
+    both.is_some_and(|both| both.iter().all(|time| is_time(time) && time.contains(':')))
 }
 
 fn parse_srt(text: &str) -> Result<Vec<RawCue>, String> {
@@ -164,6 +172,11 @@ fn cues(raw: Result<Vec<RawCue>, String>) -> Result<Vec<Cue>, String> {
     for ((start, end, text), number) in raw?.into_iter().zip(1..) {
         if end <= start {
             return Err(format!("cue {number} ends at {end} ms, and begins no earlier, at {start} ms"));
+        }
+        if let Some(times) = text.iter().find(|line| are_times(line)) {
+            return Err(format!(
+                "cue {number} holds the times `{times}`; put a blank line before the next cue"
+            ));
         }
         let prompt = one_line(&markup::strip(&text.join(" ")));
         if prompt.is_empty() {
@@ -271,6 +284,11 @@ mod tests {
             "a.srt",
             &format!("{good}2\n00:00:00,000 --> 00:00:02,000\na dog\n"),
             "cues 1 and 2 both begin",
+        );
+        refuse(
+            "a.srt",
+            "1\n00:00:00,000 --> 00:00:01,000\na cat\n2\n00:00:01,000-->00:00:02,000\na dog\n",
+            "cue 1 holds the times `00:00:01,000 --> 00:00:02,000`",
         );
         refuse("a.srt", "", "no cue");
         refuse("a.vtt", "WEBVTT\n", "line 2 ");

@@ -319,8 +319,17 @@ impl CodecConfig {
             ));
         }
         self.check_segments(table, m.latents.temporal_compression_ratio)?;
+        let (first, chunk) = (self.first.unwrap_or(1), self.chunk.unwrap_or(1));
+        if let Some(StreamConfig { chunk: of_stream, .. }) = m.stream {
+            let rest = of_stream.checked_sub(self.first.unwrap_or(of_stream));
+            if !rest.is_some_and(|rest| rest.is_multiple_of(chunk)) || !of_stream.is_multiple_of(chunk) {
+                return Err(format!(
+                    "`{table}.first` {first} and `{table}.chunk` {chunk} can't make up chunks of {of_stream} latent frames \
+                     (`stream.chunk`), where a scene begins and after that"
+                ));
+            }
+        }
         if m.stream.is_none() && self.init.is_some() {
-            let (first, chunk) = (self.first.unwrap_or(1), self.chunk.unwrap_or(1));
             let ratio = m.latents.temporal_compression_ratio;
             let shortest = 1 + (m.video.num_frames.min - 1) / ratio;
             let fits = shortest >= first && (shortest - first).is_multiple_of(chunk);
@@ -450,9 +459,6 @@ impl Manifest {
             return Err(format!("`parameters.{name}` is {value}, and must be a finite number"));
         }
         self.defaults.check()?;
-        for (table, codec) in [("decoder", &self.decoder), ("encoder", &self.encoder)] {
-            codec.iter().try_for_each(|codec| codec.check(table, self))?;
-        }
         self.scheduler.validate().map_err(|e| format!("`scheduler`: {e}"))?;
         if let Some(stream) = &self.stream {
             stream.check(&self.scheduler)?;
@@ -466,6 +472,9 @@ impl Manifest {
                             which are at timestep 0"
                     .into());
             }
+        }
+        for (table, codec) in [("decoder", &self.decoder), ("encoder", &self.encoder)] {
+            codec.iter().try_for_each(|codec| codec.check(table, self))?;
         }
         Ok(())
     }
@@ -483,7 +492,12 @@ impl Manifest {
             return Err(format!("`{field}` must not be 0"));
         }
         let chunk = self.stream.map_or(0, |stream| stream.chunk.max(stream.window));
-        let bounded = positive.into_iter().chain([("stream.chunk` or `stream.window", chunk)]);
+        let pieces = [&self.decoder, &self.encoder].into_iter().flatten().flat_map(|c| [c.first, c.chunk]);
+        let pieces = pieces.flatten().max().unwrap_or_default();
+        let bounded = positive.into_iter().chain([
+            ("stream.chunk` or `stream.window", chunk),
+            ("first` or `chunk` of `decoder` or `encoder", pieces),
+        ]);
         if let Some((field, value)) = bounded.into_iter().find(|(_, value)| *value > LARGEST) {
             return Err(format!("`{field}` is {value}, which is over {LARGEST}"));
         }

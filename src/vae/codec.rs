@@ -22,7 +22,8 @@ pub(super) struct Codec {
     whole: Option<Slot>,
     /// For a scene's first piece, and for later ones.
     pair: Option<(Slot, Slot)>,
-    lengths: Lengths,
+    /// What the pair takes.
+    lengths: Option<Lengths>,
     /// How long clips are cut up, without a pair.
     segments: Option<Segments>,
     /// Whether a scene goes on from chunk to chunk; otherwise each chunk is one.
@@ -56,7 +57,7 @@ impl Slot {
 
 /// The latent frames that a pair takes at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Lengths {
+pub(super) struct Lengths {
     /// What `init` has to be fed.
     first: Option<usize>,
     /// What `step` has to be fed.
@@ -70,7 +71,9 @@ impl Lengths {
     fn pieces(self, count: usize, is_first: bool) -> Option<Vec<usize>> {
         let mut pieces = Vec::new();
         let mut left = count;
-        let mut fixed = if is_first { self.first } else { self.chunk };
+        // Where any number may come first, it is what the later ones leave.
+        let over = |chunk| (count + chunk - 1) % chunk + 1;
+        let mut fixed = if is_first { self.first.or(self.chunk.map(over)) } else { self.chunk };
         while left > 0 {
             let piece = fixed.unwrap_or(self.most.min(left));
             left = left.checked_sub(piece)?;
@@ -80,9 +83,18 @@ impl Lengths {
         Some(pieces)
     }
 
+    /// Returns what the pair of `config` takes, `most` at once where any number will do; `None` without a pair, which takes any number.
+    pub fn new(config: &CodecConfig, most: usize) -> Option<Self> {
+        config.pair().map(|_| Self { first: config.first, chunk: config.chunk, most })
+    }
+
     /// Returns the smallest number of latent frames from `count` upwards that can be fed.
-    fn round_up(self, count: usize, is_first: bool) -> usize {
-        let first = if is_first { self.first.unwrap_or(usize::from(self.chunk.is_some())) } else { 0 };
+    pub fn round_up(self, count: usize, is_first: bool) -> usize {
+        let first = match self.first {
+            _ if !is_first => 0,
+            Some(first) => first,
+            None => return count,
+        };
         match count.checked_sub(first) {
             Some(rest) => first + rest.next_multiple_of(self.chunk.unwrap_or(1)),
             None => first,
@@ -117,7 +129,7 @@ impl Codec {
         Ok(Self {
             whole: config.file.as_deref().map(Slot::new),
             pair: config.pair().map(|(init, step)| (Slot::new(init), Slot::new(step))),
-            lengths: Lengths { first: config.first, chunk: config.chunk, most },
+            lengths: Lengths::new(config, most),
             segments: Segments::new(config, model.manifest().latents.temporal_compression_ratio),
             is_stream,
             keep_loaded: true,
@@ -191,24 +203,20 @@ impl Codec {
         self.segments.filter(|segments| segments.cut(count))
     }
 
-    /// Returns the smallest number of latent frames from `count` upwards that a chunk can have.
-    pub fn round_up(&self, count: usize, is_first: bool) -> usize {
-        if self.pair.is_some() { self.lengths.round_up(count, is_first) } else { count }
-    }
-
     /// Returns the pieces in which a chunk of `count` latent frames is fed.
     ///
     /// # Errors
     /// [`Error::Shape`] says what would do.
     pub fn pieces(&self, count: usize, is_first: bool) -> Result<Vec<usize>> {
-        let pieces = self.pair.as_ref().and_then(|_| self.lengths.pieces(count, is_first));
-        match pieces {
+        match self.lengths.and_then(|lengths| lengths.pieces(count, is_first)) {
             Some(pieces) => Ok(pieces),
             None if self.whole.is_some() && is_first => Ok(vec![count]),
             None => Err(Error::Shape {
                 what: "a chunk".into(),
                 found: counted(count),
-                expected: self.lengths.text(is_first),
+                expected: self
+                    .lengths
+                    .map_or_else(|| "a scene's first".into(), |lengths| lengths.text(is_first)),
             }),
         }
     }
@@ -217,8 +225,9 @@ impl Codec {
     /// the state is that of a new scene.
     pub fn run(&mut self, piece: &Piece, state: &mut State, cancel: &Cancel) -> Result<Tensor> {
         let before = state.take();
-        let fits =
-            |lengths: Lengths| before.is_some() || lengths.pieces(piece.axes.latents[1], true).is_some();
+        let fits = |lengths: Option<Lengths>| {
+            before.is_some() || lengths.is_some_and(|l| l.pieces(piece.axes.latents[1], true).is_some())
+        };
         let (slot, step) = match (&mut self.pair, &mut self.whole) {
             (Some((init, step)), _) if fits(self.lengths) => {
                 let names = self.model.package().signature(&step.file).inputs.iter().map(|i| i.name.as_str());
@@ -303,7 +312,8 @@ mod tests {
         let lengths = Lengths { first: None, chunk: None, most: 3 };
         assert_eq!(lengths.pieces(8, true), Some(vec![3, 3, 2]));
         assert_eq!(Lengths { most: 1, ..lengths }.pieces(3, false), Some(vec![1, 1, 1]));
-        assert_eq!(Lengths { chunk: Some(2), most: 1, ..lengths }.pieces(5, true), Some(vec![1, 2, 2]));
+        assert_eq!(Lengths { chunk: Some(2), ..lengths }.pieces(5, true), Some(vec![1, 2, 2]));
+        assert_eq!(Lengths { chunk: Some(2), ..lengths }.pieces(4, true), Some(vec![2, 2]));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::codec::{Codec, Piece, State, reuse};
+use super::codec::{Codec, Lengths, Piece, State, reuse};
 use super::pixels::Pixels;
 use super::tiles::{Layout, Tile, Tiling};
 use super::{Geometry, Runs, num_frames, num_latent_frames};
@@ -32,6 +32,10 @@ use crate::runtime::{Cancel, ExecutionProvider, Tensor};
 pub struct Encoder {
     geometry: Geometry,
     codec: Codec,
+    /// What encoder and decoder take at once, for what one makes the other shall read.
+    lengths: Vec<Lengths>,
+    /// Latent frames by which the lengths of clips differ.
+    step: usize,
     layout: Layout,
     /// Of each tile where scenes go on, else of the one at work.
     states: Vec<State>,
@@ -58,10 +62,17 @@ impl Encoder {
     /// As [`Decoder::new`](super::Decoder::new).
     pub fn new(model: Arc<Model>, width: usize, height: usize, tiling: Tiling) -> Result<Self> {
         let geometry = Geometry::new(model.manifest(), width, height)?;
-        let codec = Codec::new(model.clone(), &model.manifest().encoder, "encoder", "frames", "latents")?;
+        let manifest = model.manifest();
+        let codec = Codec::new(model.clone(), &manifest.encoder, "encoder", "frames", "latents")?;
+        let codecs = [&manifest.encoder, &manifest.decoder].into_iter().flatten();
+        let lengths = codecs.filter_map(|codec| Lengths::new(codec, 1)).collect();
+        let step = match manifest.stream {
+            Some(_) => 1,
+            None => manifest.latents.frame_step() / manifest.latents.temporal_compression_ratio,
+        };
         let layout = geometry.layout(tiling);
         let states = codec.states(&layout);
-        Ok(Self { geometry, codec, layout, states, input: None, frames: Vec::new() })
+        Ok(Self { geometry, codec, lengths, step, layout, states, input: None, frames: Vec::new() })
     }
 
     /// Returns the shape `[C,T,h,w]` of a chunk of latents.
@@ -100,8 +111,33 @@ impl Encoder {
 
     /// Returns how many frames make up the next chunk of `num_latent_frames`, or of a few more where the model takes fixed numbers.
     pub fn num_frames(&self, num_latent_frames: usize) -> usize {
-        let first = self.codec.is_first(&self.states[0]);
-        num_frames(&self.geometry.latents, self.codec.round_up(num_latent_frames, first), first)
+        self.num_frames_if(num_latent_frames, self.codec.is_first(&self.states[0]))
+    }
+
+    /// Returns how many frames make up the longest of such chunks, be it a scene's first or a later one.
+    pub fn max_frames(&self, num_latent_frames: usize) -> usize {
+        let later = if self.is_stream() { self.num_frames_if(num_latent_frames, false) } else { 0 };
+        self.num_frames_if(num_latent_frames, true).max(later)
+    }
+
+    fn num_frames_if(&self, num_latent_frames: usize, first: bool) -> usize {
+        num_frames(&self.geometry.latents, self.round_up(num_latent_frames, first), first)
+    }
+
+    /// Returns the smallest number of latent frames from `count` upwards that a chunk can have: a clip's, in a model of clips. There is one, by
+    /// the manifest's check.
+    fn round_up(&self, count: usize, first: bool) -> usize {
+        let mut rounded = count;
+        loop {
+            let before = rounded;
+            rounded = self.lengths.iter().fold(rounded, |count, lengths| lengths.round_up(count, first));
+            if first && rounded > 0 {
+                rounded = 1 + (rounded - 1).next_multiple_of(self.step);
+            }
+            if rounded == before {
+                return rounded;
+            }
+        }
     }
 
     /// Returns how many frames wait.
@@ -172,7 +208,7 @@ impl Encoder {
         }
         let Geometry { latents, .. } = self.geometry;
         let first = self.codec.is_first(&self.states[0]);
-        let count = self.codec.round_up(num_latent_frames(&latents, len, first), first);
+        let count = self.round_up(num_latent_frames(&latents, len, first), first);
         let padded = num_frames(&latents, count, first);
         let tiles = self.layout.tiles().count();
         let whole = match self.codec.segments(count) {

@@ -221,7 +221,7 @@ pub struct LatentDiffuse {
         an error", builder(ExecutionProvider::Auto).mutable_ready())]
     #[property(name = "device-id", get, set, type = u32, member = device_id, default = 0, mutable_ready,
         nick = "Device ID", blurb = "Which GPU, from 0")]
-    #[property(name = "num-threads", get, set, type = u32, member = num_threads, default = 0, mutable_ready,
+    #[property(name = "num-threads", get, set, type = u32, member = num_threads, default = 0, maximum = 1024, mutable_ready,
         nick = "Threads", blurb = "Threads of an operation on the CPU; 0 is one a core")]
     #[property(name = "keep-loaded", get, set, type = bool, member = keep_loaded, default = true, mutable_ready,
         nick = "Keep loaded", blurb = "Keep the denoiser open. If false, it closes after each clip, or at the end of a stream that goes on, and opens again for the next; \
@@ -582,7 +582,7 @@ impl LatentDiffuse {
     /// Returns the caps of all that the model can make, or of any latents while it is unknown.
     fn can(&self) -> gst::Caps {
         match &self.lock().model {
-            Some(model) => caps::model_latent(model.id(), model.manifest()),
+            Some(model) => caps::square(caps::model_latent(model.id(), model.manifest())),
             None => caps::any_latent(),
         }
     }

@@ -115,7 +115,7 @@ pub struct TextEncode {
         an error", builder(ExecutionProvider::Auto).mutable_ready())]
     #[property(name = "device-id", get, set, type = u32, member = device_id, default = 0, mutable_ready,
         nick = "Device ID", blurb = "Which GPU, from 0")]
-    #[property(name = "num-threads", get, set, type = u32, member = num_threads, default = 0, mutable_ready,
+    #[property(name = "num-threads", get, set, type = u32, member = num_threads, default = 0, maximum = 1024, mutable_ready,
         nick = "Threads", blurb = "Threads of an operation on the CPU; 0 is one a core")]
     #[property(name = "keep-loaded", get, set, type = bool, member = keep_loaded, default = true, mutable_ready,
         nick = "Keep loaded", blurb = "Keep the text encoders open. If false, they close after each prompt and open again for the next; \

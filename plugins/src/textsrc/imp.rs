@@ -147,15 +147,15 @@ pub struct TextSrc {
         an error", builder(ExecutionProvider::Auto).mutable_ready())]
     #[property(name = "device-id", get, set, type = u32, member = device_id, default = 0, mutable_ready,
         nick = "Device ID", blurb = "Which GPU, from 0")]
-    #[property(name = "num-threads", get, set, type = u32, member = num_threads, default = 0, mutable_ready,
+    #[property(name = "num-threads", get, set, type = u32, member = num_threads, default = 0, maximum = 1024, mutable_ready,
         nick = "Threads", blurb = "Threads of an operation on the CPU; 0 is one a core")]
     #[property(name = "keep-loaded", get, set, type = bool, member = keep_loaded, default = true, mutable_ready,
         nick = "Keep loaded", blurb = "Keep the text encoders open. If false, they close after each prompt and open again for the next; \
         elements with false take turns, so that one network of a model is in memory at a time")]
     model_settings: Mutex<ModelSettings>,
     #[property(name = "prompt", get, set = Self::set_prompt, type = Option<String>, member = prompt, mutable_playing,
-        nick = "Prompt", blurb = "What the video shall show, in a language that the model reads. Without duration it \
-        may be changed at any time, which cuts to the new scene at the next chunk")]
+        nick = "Prompt", blurb = "What the video shall show, in a language that the model reads. Without duration, and \
+        with a model that goes on, it may be changed at any time, which cuts to the new scene at the next chunk")]
     #[property(name = "negative-prompt", get, set = Self::set_negative_prompt, type = Option<String>,
         member = negative_prompt, mutable_playing, nick = "Negative prompt", blurb = "What the video shall not show; \
         has an effect where guidance-scale is above 1. Takes effect with the next prompt, and without duration or \

@@ -58,7 +58,7 @@ pub struct VaeDecode {
         an error", builder(ExecutionProvider::Auto).mutable_ready())]
     #[property(name = "device-id", get, set, type = u32, member = device_id, default = 0, mutable_ready,
         nick = "Device ID", blurb = "Which GPU, from 0")]
-    #[property(name = "num-threads", get, set, type = u32, member = num_threads, default = 0, mutable_ready,
+    #[property(name = "num-threads", get, set, type = u32, member = num_threads, default = 0, maximum = 1024, mutable_ready,
         nick = "Threads", blurb = "Threads of an operation on the CPU; 0 is one a core")]
     #[property(name = "keep-loaded", get, set, type = bool, member = keep_loaded, default = true, mutable_ready,
         nick = "Keep loaded", blurb = "Keep the decoder open. If false, it closes after each clip, or at the end of a stream that goes on, and opens again for the next; \
@@ -175,13 +175,15 @@ impl BaseTransformImpl for VaeDecode {
     }
 
     fn set_caps(&self, incaps: &gst::Caps, outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
-        let latent = LatentInfo::from_caps(incaps).map_err(|e| gst::loggable_error!(CAT, "{e}"))?;
         let video = gst_video::VideoInfo::from_caps(outcaps)?;
-        if let Some(stream) = self.state().stream.as_mut().filter(|stream| stream.latent == latent) {
+        let latent = LatentInfo::from_caps(incaps);
+        if let (Ok(latent), Some(stream)) = (&latent, &mut self.state().stream)
+            && stream.latent == *latent
+        {
             stream.video = video;
             return Ok(());
         }
-        let result = self.open(latent, video);
+        let result = latent.and_then(|latent| self.open(latent, video));
         let mut state = self.state();
         match result {
             Ok(stream) => {
@@ -297,11 +299,24 @@ enum Failure {
     Flow(gst::FlowError),
 }
 
+impl Failure {
+    /// How work ends by it.
+    fn progress(&self) -> gst::ProgressType {
+        match self {
+            Self::Library(error) => glue::progress_of(error),
+            Self::Flow(_) => gst::ProgressType::Canceled,
+        }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Library(error)
     }
 }
+
+/// A frame on its way out, behind the event that tells of a scene cut, if it begins with one.
+type Shown = (Option<gst::Event>, gst::Buffer);
 
 /// A chunk on its way out.
 struct Chunk<'a> {
@@ -373,65 +388,80 @@ impl VaeDecode {
             }));
         }
         let latents = latent::floats_in(&map, None)?;
-        let len = vae::num_frames(&model.manifest().latents, map.len() / one, stream.decoder.is_first());
+        let frames = |first| vae::num_frames(&model.manifest().latents, map.len() / one, first) as u64;
+        let len = frames(stream.decoder.is_first());
         let video = stream.video.clone();
-        let mut chunk = self.chunk(buffer, &video, stream.latent.framerate, len as u64);
+        let mut chunk = self.chunk(buffer, &video, stream.latent.framerate, (len, frames(false)));
 
         let turn = glue::turn(&model, keep_loaded, &self.cancel)?;
         if !keep_loaded {
             self.open_graphs(stream)?;
         }
         // Nothing is pushed during the turn: who waits for it may be what downstream waits for.
-        let mut held = Vec::new();
+        let mut held = Vec::<Shown>::new();
         let (mut worked, mut begin) = (Duration::ZERO, Instant::now());
         // A stream's chunks are short, and many.
         let progress = model.manifest().stream.is_none().then(|| {
-            let text = format!("decoding {} of {}", glue::counted(len as u64, "frame"), model.id());
+            let text = format!("decoding {} of {}", glue::counted(len, "frame"), model.id());
             Progress::new(&*self.obj(), "decode", text)
         });
         let mut tell = |done, all| progress.iter().for_each(|progress| progress.tell(done, all));
         let result = stream.decoder.decode_each(&latents, &self.cancel, &mut tell, |frames: Frames| {
             worked += begin.elapsed();
             if turn.is_none() {
-                progress.iter().for_each(Progress::end);
+                progress.iter().for_each(|progress| progress.end(gst::ProgressType::Complete));
             }
             for index in 0..frames.len() {
-                let Some(out) = self.frame(&mut chunk, &frames, index, turn.is_none())? else { continue };
+                let Some(shown) = self.frame(&mut chunk, &frames, index, turn.is_none())? else { continue };
                 match turn {
-                    Some(_) => held.push(out),
-                    None => drop(self.obj().src_pad().push(out).map_err(Failure::Flow)?),
+                    Some(_) => held.push(shown),
+                    None => self.push(shown)?,
                 }
             }
             begin = Instant::now();
             Ok::<(), Failure>(())
         });
-        drop(progress);
+        if let Some(progress) = progress {
+            progress.end(result.as_ref().err().map_or(gst::ProgressType::Complete, Failure::progress));
+        }
         if turn.is_some() {
             stream.decoder.close();
         }
-        result?;
+        // Past the segment's end nothing is wanted, and what lies before it is shown.
+        let ended = matches!(result, Err(Failure::Flow(gst::FlowError::Eos)));
+        if !ended {
+            result?;
+        }
         gst::log!(CAT, imp = self, "{len} frames in {worked:?}");
         if self.latency.took(worked) {
             glue::post_latency(&*self.obj());
         }
         drop(turn);
-        held.into_iter().try_for_each(|out| self.obj().src_pad().push(out).map(drop)).map_err(Failure::Flow)
+        held.into_iter().try_for_each(|shown| self.push(shown))?;
+        if ended { Err(Failure::Flow(gst::FlowError::Eos)) } else { Ok(()) }
     }
 
-    /// Returns what to show of the `len` frames that `buffer` decodes to.
+    fn push(&self, (cut, frame): Shown) -> Result<(), Failure> {
+        if let Some(cut) = cut {
+            self.obj().src_pad().push_event(cut);
+        }
+        self.obj().src_pad().push(frame).map(drop).map_err(Failure::Flow)
+    }
+
+    /// Returns what to show of the `len` frames that `buffer` decodes to, and of the `whole` that it would where it followed on others.
     fn chunk<'a>(
         &self,
         buffer: &gst::BufferRef,
         video: &'a gst_video::VideoInfo,
         framerate: gst::Fraction,
-        len: u64,
+        (len, whole): (u64, u64),
     ) -> Chunk<'a> {
         let mut state = self.state();
         // GST_BUFFER_OFFSET_NONE is the largest number.
         let known = |offset: u64| (offset != u64::MAX).then_some(offset);
         let offset = known(buffer.offset());
         let declared = offset.zip(known(buffer.offset_end())).and_then(|(first, end)| end.checked_sub(first));
-        let places = shown_frames(len, declared);
+        let places = shown_frames(len, whole, declared);
         if places.start > 0 {
             gst::warning!(CAT, imp = self, "{} frames are missing: the chunk before was lost", places.start);
         }
@@ -440,7 +470,7 @@ impl VaeDecode {
         let cut = buffer.flags().contains(gst::BufferFlags::DISCONT) && state.shown;
         drop(state);
         let segment = self.obj().segment().downcast::<gst::ClockTime>().ok();
-        let duration = buffer.duration().filter(|_| places.end - places.start == 1);
+        let duration = buffer.duration().filter(|_| places == (0..1));
         Chunk { video, segment, times, places, duration, cut, done: 0 }
     }
 
@@ -452,7 +482,7 @@ impl VaeDecode {
         frames: &Frames,
         index: usize,
         pooled: bool,
-    ) -> Result<Option<gst::Buffer>, Failure> {
+    ) -> Result<Option<Shown>, Failure> {
         let place = chunk.places.start + chunk.done;
         chunk.done += 1;
         if !chunk.places.contains(&place) {
@@ -472,9 +502,7 @@ impl VaeDecode {
             pts = Some(first);
             duration = end.map_or(duration, |end| end - first);
         }
-        if std::mem::take(&mut chunk.cut) {
-            self.tell_cut(pts, chunk.segment.as_ref());
-        }
+        let cut = std::mem::take(&mut chunk.cut).then(|| self.cut(pts, chunk.segment.as_ref()));
         let mut out = self.acquire(chunk.video, pooled).map_err(Failure::Flow)?;
         {
             let out = out.get_mut().ok_or(Failure::Flow(gst::FlowError::Error))?;
@@ -495,7 +523,7 @@ impl VaeDecode {
             let stride = frame.plane_stride()[0] as usize;
             frames.write_rgb(index, frame.plane_data_mut(0).map_err(|_| unmapped())?, stride);
         }
-        Ok(Some(out))
+        Ok(Some((cut, out)))
     }
 
     /// Returns whether a frame at `pts` does not follow the one before in time, and takes note of it.
@@ -510,20 +538,24 @@ impl VaeDecode {
         first || apart
     }
 
-    fn tell_cut(&self, pts: Option<gst::ClockTime>, segment: Option<&gst::FormattedSegment<gst::ClockTime>>) {
+    /// Returns the event that tells encoders of a scene cut at `pts`.
+    fn cut(
+        &self,
+        pts: Option<gst::ClockTime>,
+        segment: Option<&gst::FormattedSegment<gst::ClockTime>>,
+    ) -> gst::Event {
         let count = {
             let mut state = self.state();
             state.cuts = state.cuts.wrapping_add(1);
             state.cuts
         };
-        let event = gst_video::DownstreamForceKeyUnitEvent::builder()
+        gst_video::DownstreamForceKeyUnitEvent::builder()
             .timestamp(pts)
             .stream_time(segment.and_then(|s| s.to_stream_time(pts)))
             .running_time(segment.and_then(|s| s.to_running_time(pts)))
             .all_headers(true)
             .count(count)
-            .build();
-        self.obj().src_pad().push_event(event);
+            .build()
     }
 
     fn acquire(&self, video: &gst_video::VideoInfo, pooled: bool) -> Result<gst::Buffer, gst::FlowError> {

@@ -51,7 +51,7 @@ struct State {
     stream: Option<Stream>,
     /// The caps that were last refused: upstream may try again, and one error is enough.
     refused: Option<gst::Caps>,
-    /// Whether it was told that upstream has no size and rate that the model takes.
+    /// Whether it was told that upstream has no size and rate that the model takes, or another rate than it says.
     warned: bool,
 }
 
@@ -65,7 +65,7 @@ pub struct VaeEncode {
         an error", builder(ExecutionProvider::Auto).mutable_ready())]
     #[property(name = "device-id", get, set, type = u32, member = device_id, default = 0, mutable_ready,
         nick = "Device ID", blurb = "Which GPU, from 0")]
-    #[property(name = "num-threads", get, set, type = u32, member = num_threads, default = 0, mutable_ready,
+    #[property(name = "num-threads", get, set, type = u32, member = num_threads, default = 0, maximum = 1024, mutable_ready,
         nick = "Threads", blurb = "Threads of an operation on the CPU; 0 is one a core")]
     #[property(name = "keep-loaded", get, set, type = bool, member = keep_loaded, default = true, mutable_ready,
         nick = "Keep loaded", blurb = "Keep the encoder open. If false, it closes after each clip, or at the end of a stream that goes on, and opens again for the next; \
@@ -309,6 +309,7 @@ impl BaseTransformImpl for VaeEncode {
         if jumps {
             self.drain()?;
         }
+        self.warn_of_rate(&buffer);
         let full = match &mut self.state().stream {
             Some(stream) => {
                 stream.push(&buffer).map(|()| stream.encoder.len() >= stream.encoder.num_frames(stream.chunk))
@@ -355,17 +356,40 @@ impl VaeEncode {
         );
     }
 
+    /// Says once that frames last longer than their caps say, for that is how they are shown in the end.
+    fn warn_of_rate(&self, buffer: &gst::BufferRef) {
+        let mut state = self.state();
+        let Some((stream, duration)) = state.stream.as_ref().zip(buffer.duration()) else { return };
+        let framerate = stream.latent.framerate;
+        let frame = caps::frame_time(1, framerate);
+        // What ends a file or a pause may last.
+        let is_long = !frame.is_zero() && duration > frame * 3 / 2 && !stream.encoder.is_empty();
+        if !is_long || std::mem::replace(&mut state.warned, true) {
+            return;
+        }
+        drop(state);
+        gst::element_imp_warning!(
+            self,
+            gst::StreamError::Format,
+            ("a frame lasts {duration}, and at the caps' rate of {framerate} frames a second it would last {frame}: \
+                 frames will be shown at that rate, with gaps; put videorate before vaeencode")
+        );
+    }
+
     fn open(&self, outcaps: &gst::CapsRef, video: gst_video::VideoInfo) -> latentflow::Result<Stream> {
         let settings = self.model_settings();
         if !outcaps.structure(0).is_some_and(|s| s.has_field("model")) {
             // `fixate_caps` had none to name: opening it says why.
             settings.open()?;
         }
-        let latent = LatentInfo::from_caps(outcaps).map_err(|found| Error::Shape {
-            what: "the stream".into(),
-            found,
-            expected: format!("{} with size and rate", caps::LATENT),
-        })?;
+        if video.is_interlaced() {
+            return Err(Error::Shape {
+                what: "video to encode".into(),
+                found: format!("interlaced ({})", video.interlace_mode().to_str()),
+                expected: "whole frames; put `deinterlace` before vaeencode".into(),
+            });
+        }
+        let latent = LatentInfo::from_caps(outcaps)?;
         let tiling = self.tile_settings.lock().unwrap_or_else(PoisonError::into_inner).tiling();
         let chunk = self.settings.lock().unwrap_or_else(PoisonError::into_inner).chunk as usize;
         let model = settings.resolve(&latent.model)?;
@@ -382,8 +406,8 @@ impl VaeEncode {
             0 => vae::num_latent_frames(&manifest.latents, manifest.video.num_frames.default, true),
             chunk => chunk,
         };
-        let longest = vae::num_frames(&manifest.latents, chunk, !encoder.is_stream());
-        if self.latency.hold(caps::frame_time(longest as u64 - 1, latent.framerate)) {
+        let longest = encoder.max_frames(chunk) as u64;
+        if self.latency.hold(caps::frame_time(longest - 1, latent.framerate)) {
             glue::post_latency(&*self.obj());
         }
         let times = FrameTimes { pts: None, offset: 0, framerate: latent.framerate };
@@ -418,7 +442,9 @@ impl VaeEncode {
         });
         let mut tell = |done, all| progress.iter().for_each(|progress| progress.tell(done, all));
         let result = stream.encoder.encode(&self.cancel, &mut tell);
-        drop(progress);
+        if let Some(progress) = progress {
+            progress.end(result.as_ref().err().map_or(gst::ProgressType::Complete, glue::progress_of));
+        }
         if turn.is_some() {
             stream.encoder.close();
         }
@@ -460,9 +486,7 @@ impl VaeEncode {
             buffer.set_duration(end.zip(times.pts).and_then(|(end, pts)| end.checked_sub(pts)));
             buffer.set_offset(times.offset);
             buffer.set_offset_end(times.offset.saturating_add(encoded.num_frames as u64));
-            if encoded.first {
-                buffer.set_flags(gst::BufferFlags::DISCONT);
-            }
+            buffer.set_flags(latent::scene_flags(encoded.first));
         }
         self.obj().src_pad().push(buffer)
     }

@@ -384,7 +384,7 @@ impl LatentDiffuse {
         known: Option<&LatentInfo>,
         video: Option<&LatentInfo>,
     ) -> Result<LatentInfo, gst::FlowError> {
-        let mut can = caps::model_latent(model.id(), model.manifest());
+        let mut can = caps::square(caps::model_latent(model.id(), model.manifest()));
         if let Some(known) = known {
             // Frames are counted at this rate.
             can.make_mut().set("framerate", known.framerate);
@@ -433,9 +433,7 @@ impl LatentDiffuse {
             s.fixate_field_nearest_fraction("framerate", caps::fraction(video.frame_rate.default));
         }
         fixed.fixate();
-        let invalid =
-            |reason| self.fail(&Error::Setting { setting: "caps", value: fixed.to_string(), reason });
-        let info = LatentInfo::from_caps(&fixed).map_err(invalid)?;
+        let info = LatentInfo::from_caps(&fixed).map_err(|e| self.fail(&e))?;
         gst::info!(CAT, imp = self, "negotiated {info:?}");
         if known != Some(&info) && !self.srcpad().push_event(gst::event::Caps::new(&info.to_caps())) {
             if self.lock().flushing {
@@ -534,9 +532,7 @@ impl LatentDiffuse {
             if let Some(noise) = noise {
                 latent::set_noise_position(buffer, noise);
             }
-            if work.scene_start {
-                buffer.set_flags(gst::BufferFlags::DISCONT);
-            }
+            buffer.set_flags(latent::scene_flags(work.scene_start));
         }
         self.measure(work, steps, skipped_steps, started);
         Ok(buffer)

@@ -73,8 +73,9 @@ impl LatentDiffuse {
                     }
                     video.info = Some(info);
                 }
-                Err(reason) => {
-                    gst::error!(CAT, obj = pad, "{reason}");
+                Err(error) => {
+                    drop(state);
+                    self.obj().post_error_message(glue::error_message(&error));
                     return false;
                 }
             },
