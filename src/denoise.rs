@@ -17,6 +17,9 @@ use crate::schedule::{Schedule, SchedulerConfig};
 use crate::step_cache::StepCache;
 use crate::vae::{self, Pixels};
 
+/// Of as many steps at most the last one is done for a video prompt of little strength: its noise is hardly any.
+const MOST_STEPS: f64 = 100.0;
+
 /// The seed where nobody asks for one.
 pub const DEFAULT_SEED: u64 = 42;
 
@@ -358,7 +361,8 @@ impl Diffuser {
     /// Makes the next chunk of the scene out of another video's: latents `[C, T, h, w]` like `video`.
     ///
     /// `strength` in 0..=1 is the share of the steps that are done: at 1 nothing of `video` is left, at 0 all of it, and the
-    /// chunk is only remembered, so that the chunks after it go on from there. As diffusers' image-to-image pipelines.
+    /// chunk is only remembered, so that the chunks after it go on from there. As diffusers' image-to-image pipelines, but that above 0 a step is
+    /// always done: where the share of few steps is none, the last of more.
     ///
     /// # Errors
     /// [`Error::Shape`] if `video` is no whole number of latent frames, [`Error::Setting`] for a strength out of range;
@@ -381,9 +385,26 @@ impl Diffuser {
 
     /// Returns the steps of a chunk of `num_latent_frames`, which may be what a scene `begins` with.
     fn schedule(&self, num_latent_frames: usize, begins: bool) -> Result<Schedule> {
-        let config = &self.options.scheduler;
         let first = self.model.manifest().stream.filter(|_| begins).and_then(|s| s.first_num_inference_steps);
-        let steps = self.options.num_inference_steps.max(first.unwrap_or(0));
+        self.schedule_in(num_latent_frames, self.options.num_inference_steps.max(first.unwrap_or(0)))
+    }
+
+    /// Returns the steps of a video prompt's chunk, and the first that is done. Where the share of so few would be none, it is the last of as many as
+    /// it takes for one, or of those there are, where a schedule has no others: a little strength changes a little, not nothing.
+    fn schedule_of_video(&self, num_latent_frames: usize, strength: f64) -> Result<(Schedule, usize)> {
+        let schedule = self.schedule(num_latent_frames, false)?;
+        let begin = schedule.begin_index(strength);
+        if begin < schedule.len() || strength == 0.0 {
+            return Ok((schedule, begin));
+        }
+        let finer = (1.0 / strength).ceil().min(MOST_STEPS);
+        let schedule = self.schedule_in(num_latent_frames, finer as usize).unwrap_or(schedule);
+        let last = schedule.len() - 1;
+        Ok((schedule, last))
+    }
+
+    fn schedule_in(&self, num_latent_frames: usize, steps: usize) -> Result<Schedule> {
+        let config = &self.options.scheduler;
         let seq_len = patches::seq_len(self.latent_shape(num_latent_frames), self.token_size(), 1)?;
         config.schedule(steps, seq_len).map_err(|reason| Error::Setting {
             setting: "scheduler",
@@ -419,29 +440,32 @@ impl Diffuser {
         }
         let shape @ [c, t, h, w] = self.latent_shape(num_latent_frames);
         let begins = self.is_scene_start();
-        let schedule = Arc::new(self.schedule(t, begins && matches!(start, Start::Noise(_)))?);
+        let (schedule, begin) = match start {
+            Start::Noise(_) => (self.schedule(t, begins)?, 0),
+            Start::Video(_, strength) => self.schedule_of_video(t, strength)?,
+        };
+        let schedule = Arc::new(schedule);
         let mut sampler = Sampler::new(schedule.clone());
 
         let mut generator = Generator::new(chunk_seed(self.options.seed, self.chunk_index));
         let frames = vae::num_frames(&model.manifest().latents, t, self.chunk_index == 0);
         let axes = Axes { latents: shape, frames };
         let (mut noise, image_noise) = self.draw(&mut generator, axes, layout)?;
-        let (mut sample, begin) = match start {
+        let mut sample = match start {
             Start::Noise(_) => {
                 let quieter = stream.filter(|_| !begins).and_then(|stream| stream.init_noise_sigma);
                 let init_noise_sigma = quieter.unwrap_or(schedule.init_noise_sigma);
                 if init_noise_sigma != 1.0 {
                     noise.iter_mut().for_each(|x| *x *= init_noise_sigma);
                 }
-                (noise.clone(), 0)
+                noise.clone()
             }
-            Start::Video(video, strength) => {
-                let begin = schedule.begin_index(strength);
+            Start::Video(video, _) => {
                 let mut sample = video.to_vec();
                 if begin < schedule.len() {
                     schedule.add_noise(&mut sample, &noise, begin);
                 }
-                (sample, begin)
+                sample
             }
         };
         let mut extras = self.condition(noise, image_noise, shape, cancel)?;
@@ -916,6 +940,21 @@ fn join(old: &[f32], new: &[f32], rows: usize, frame: usize, window: usize, sink
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::RuntimeOptions;
+
+    #[test]
+    fn however_little_strength_there_is_a_step_of_as_little_noise_is_done() {
+        let model = Arc::new(Model::new(Arc::new(crate::papercut().unwrap()), RuntimeOptions::default()));
+        let diffuser = Diffuser::new(model.clone(), DiffuseOptions::new(&model)).unwrap();
+        let noise = |strength| {
+            let (schedule, begin) = diffuser.schedule_of_video(3, strength).unwrap();
+            (schedule.sigmas[begin], schedule.len() - begin)
+        };
+        let few = [0.02, 0.1, 0.2, 0.3, 0.5].map(noise);
+        assert!(few.iter().all(|(_, steps)| *steps == 1), "{few:?}");
+        assert!(few.is_sorted_by(|a, b| a.0 < b.0) && few[0].0 < 0.05, "{few:?}");
+        assert_eq!((noise(0.0), noise(1.0)), ((0.0, 0), (1.0, 2)));
+    }
 
     /// Two rows, a value a frame.
     #[test]

@@ -229,7 +229,30 @@ mod time {
         let mut fixture = Fixture::of("tiny-stream", "video/x-latent", true);
         fixture.harness.set_time(3 * gst::ClockTime::SECOND).unwrap();
         fixture.push("red", Some(0), Some(500));
-        assert_eq!(frames(&fixture.finish()), [(72, 77, true), (77, 84, false)]);
+        let first = fixture.harness.pull().unwrap();
+        fixture.harness.set_time(4 * gst::ClockTime::SECOND).unwrap();
+        let rest = fixture.finish();
+        assert_eq!(frames(&[first, rest[0].clone()]), [(72, 77, true), (77, 84, false)]);
+        assert_eq!(rest.len(), 1);
+    }
+
+    #[test]
+    fn of_a_live_stream_is_kept_to() {
+        let mut fixture = Fixture::of("tiny-stream", "video/x-latent", true);
+        fixture.harness.set_time(gst::ClockTime::ZERO).unwrap();
+        fixture.push("red", Some(0), None);
+        assert_eq!(frames(&[fixture.harness.pull().unwrap()]), [(0, 5, true)]);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        assert_eq!(fixture.harness.buffers_in_queue(), 0, "the next one's time has not come");
+        // What comes on meanwhile does so at once.
+        fixture.push("a dog", None, None);
+        fixture.harness.set_time(gst::ClockTime::from_mseconds(209)).unwrap();
+        assert_eq!(frames(&[fixture.harness.pull().unwrap()]), [(5, 10, true)]);
+        // And is over when it is stopped.
+        fixture.harness.set_time(gst::ClockTime::SECOND).unwrap();
+        let rest = fixture.finish();
+        let last = rest.last().map_or(10, |b| b.offset_end());
+        assert!(last <= 26, "{last} frames of which at most two chunks were due");
     }
 }
 
@@ -475,6 +498,82 @@ fn latency_is_told_of_a_live_source_alone() {
     fixture.harness.set_live(true);
     // Two chunks of eight frames.
     assert_eq!(fixture.harness.query_latency(), Some(gst::ClockTime::from_nseconds(333_333_333 * 2)));
+}
+
+#[test]
+fn latency_is_known_before_a_prompt_comes() {
+    let fixture = Fixture::of("tiny-stream", "video/x-latent, framerate=12/1", true);
+    let told = fixture.bus.timed_pop_filtered(gst::ClockTime::from_seconds(10), &[gst::MessageType::Latency]);
+    assert!(told.is_some());
+    assert_eq!(fixture.harness.query_latency(), Some(gst::ClockTime::from_nseconds(666_666_666 * 2)));
+}
+
+#[test]
+fn a_scheduler_that_cannot_be_had_while_it_plays_gets_one_warning() {
+    let mut fixture = Fixture::new("tiny-stream", "video/x-latent");
+    fixture.push("red", Some(0), Some(500));
+    fixture.harness.pull().unwrap();
+    fixture.harness.element().unwrap().set_property("scheduler", "EulerDiscreteScheduler");
+    fixture.push("a dog", Some(500), Some(500));
+    let end = fixture.finish().last().map(|b| b.offset_end());
+    assert_eq!(end, Some(24), "what plays goes on");
+    let warnings = std::iter::from_fn(|| {
+        fixture.bus.pop_filtered(&[gst::MessageType::Warning, gst::MessageType::Error])
+    });
+    let texts: Vec<_> = warnings
+        .map(|message| match message.view() {
+            gst::MessageView::Warning(warning) => warning.error().to_string(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    assert!(texts[0].contains("`EulerDiscreteScheduler`") && texts[0].contains("goes on"), "{texts:?}");
+}
+
+#[test]
+fn a_prompt_without_an_end_is_over_when_it_is_stopped() {
+    let long = util::copy_of("tiny-stream");
+    util::edit(&long, "model.toml", "default = 17 }", "default = 257 }");
+    let line = pipeline(&format!(
+        "textsrc name=t model={} prompt=red ! latentdiffuse ! appsink name=out sync=false max-buffers=1",
+        long.path().to_str().unwrap()
+    ));
+    let out = line.by_name("out").unwrap();
+    line.set_state(gst::State::Playing).unwrap();
+    let pull = || out.emit_by_name::<Option<gst::Sample>>("pull-sample", &[]);
+    assert!(pull().is_some());
+    line.send_event(gst::event::Eos::new());
+    let rest = std::iter::from_fn(pull).count();
+    line.set_state(gst::State::Null).unwrap();
+    assert!(rest < 6, "{rest} chunks: those under way, and no more");
+}
+
+#[test]
+fn another_size_may_be_asked_for_at_any_time() {
+    let line = pipeline(&format!(
+        "textsrc model={} prompt=red ! latentdiffuse ! vaedecode ! \
+         capsfilter name=size caps=video/x-raw,width=64,height=48 ! appsink name=out sync=false max-buffers=1 drop=true",
+        package("tiny-stream").to_str().unwrap()
+    ));
+    let (size, out) = (line.by_name("size").unwrap(), line.by_name("out").unwrap());
+    line.set_state(gst::State::Playing).unwrap();
+    for (round, width) in [96, 64, 80, 48].into_iter().cycle().take(24).enumerate() {
+        std::thread::sleep(std::time::Duration::from_millis(3 + 7 * round as u64 % 20));
+        let caps = gst::Caps::from_str(&format!("video/x-raw, width={width}, height=48")).unwrap();
+        size.set_property("caps", &caps);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        loop {
+            let sample = out.emit_by_name::<Option<gst::Sample>>("try-pull-sample", &[&1_000_000_000u64]);
+            let s = sample.and_then(|sample| sample.caps_owned());
+            if s.is_some_and(|caps| caps.structure(0).unwrap().get("width") == Ok(width)) {
+                break;
+            }
+            let error = line.bus().unwrap().pop_filtered(&[gst::MessageType::Error]);
+            assert!(error.is_none(), "round {round}: {error:?}");
+            assert!(std::time::Instant::now() < deadline, "round {round}: no frame of {width} pixels");
+        }
+    }
+    line.set_state(gst::State::Null).unwrap();
 }
 
 /// Plays `line` into an appsink with the name `out`; returns what comes with the base of its segment, and what ends it.

@@ -74,6 +74,16 @@ pub fn any_rgb() -> gst::Caps {
         .build()
 }
 
+/// Returns the raw video that latent video with `caps` is decoded to.
+pub fn decoded(caps: &gst::Caps) -> gst::Caps {
+    let mut video = rgb_of_latent(caps);
+    for s in video.make_mut().iter_mut() {
+        s.set("interlace-mode", "progressive");
+        s.set("colorimetry", "sRGB");
+    }
+    video
+}
+
 /// Returns the raw video that latent video with `caps` stands for.
 pub fn rgb_of_latent(caps: &gst::Caps) -> gst::Caps {
     same_video(&caps.intersect(&any_latent()), gst::Structure::builder("video/x-raw").field("format", "RGB"))

@@ -8,6 +8,9 @@ use latentflow::{Cancel, Error, ExecutionProvider, Model, PromptEmbeds, Result, 
 
 use crate::glue;
 
+/// The name of the event that says, ahead of EOS, that somebody stops a prompt that would go on: it is over with the chunk that is being made.
+pub const STOP: &str = "latentflow-stop";
+
 /// The text encoders of a model.
 pub struct Prompter {
     encoder: TextEncoder,

@@ -78,11 +78,24 @@ fn read_text(path: &Path) -> Result<String> {
             format!("it is larger than {FILE_LIMIT} bytes, which no file of prompts is"),
         ));
     }
+    if let [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] = bytes[..] {
+        return utf16(&bytes).ok_or_else(|| wrong(path, "it begins as UTF-16 does, and is not"));
+    }
     String::from_utf8(bytes).map_err(|e| {
         let valid = &e.as_bytes()[..e.utf8_error().valid_up_to()];
         let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
         wrong(path, format!("line {line} is not UTF-8"))
     })
+}
+
+/// Returns the text in `bytes` of UTF-16, which begin with a mark of their order.
+fn utf16(bytes: &[u8]) -> Option<String> {
+    let unit = match bytes[0] {
+        0xFF => u16::from_le_bytes,
+        _ => u16::from_be_bytes,
+    };
+    let units = bytes.chunks(2).map(|pair| pair.try_into().map(unit).ok());
+    String::from_utf16(&units.collect::<Option<Vec<_>>>()?).ok()
 }
 
 /// Returns the prompt in a line, if it is neither blank nor a comment.
@@ -170,8 +183,8 @@ fn millis(hours: u8, minutes: u8, seconds: u8, milliseconds: u16) -> u64 {
 fn cues(raw: Result<Vec<RawCue>, String>) -> Result<Vec<Cue>, String> {
     let mut cues = Vec::new();
     for ((start, end, text), number) in raw?.into_iter().zip(1..) {
-        if end <= start {
-            return Err(format!("cue {number} ends at {end} ms, and begins no earlier, at {start} ms"));
+        if end < start {
+            return Err(format!("cue {number} ends at {end} ms, and begins later, at {start} ms"));
         }
         if let Some(times) = text.iter().find(|line| are_times(line)) {
             return Err(format!(
@@ -190,9 +203,16 @@ fn cues(raw: Result<Vec<RawCue>, String>) -> Result<Vec<Cue>, String> {
     if let Some(((first, cue), (second, _))) = neighbours.find(|(a, b)| a.1.start == b.1.start) {
         return Err(format!("cues {first} and {second} both begin at {}", cue.start));
     }
+    let end = cues.iter().map(|(_, cue)| cue.end).max();
+    if let Some((number, cue)) = cues.last().filter(|(_, cue)| Some(cue.start) == end) {
+        return Err(format!("cue {number} begins at {}, where all end", cue.start));
+    }
     let mut cues: Vec<Cue> = cues.into_iter().map(|(_, cue)| cue).collect();
     for index in 1..cues.len() {
         cues[index - 1].end = cues[index].start;
+    }
+    if let (Some(last), Some(end)) = (cues.last_mut(), end) {
+        last.end = end;
     }
     match cues.first_mut() {
         Some(first) => first.start = gst::ClockTime::ZERO,
@@ -235,10 +255,10 @@ mod tests {
                     3\n00:00:06,000 --> 00:00:08,000\na bird\n";
         let board = read("story.srt", text.as_bytes()).unwrap();
         let expected =
-            [(0, 4000, "a cat in the snow"), (4000, 6000, "一只猫 & a dog"), (6000, 8000, "a bird")];
-        assert_eq!(spans(&board), expected);
+            [(0, 4000, "a cat in the snow"), (4000, 6000, "一只猫 & a dog"), (6000, 9000, "a bird")];
+        assert_eq!(spans(&board), expected, "the last one until all have ended");
         let at = |ms| board.index_at(gst::ClockTime::from_mseconds(ms));
-        assert_eq!([at(0), at(3999), at(4000), at(7999), at(8000), at(9000)], [0, 0, 1, 2, 3, 3]);
+        assert_eq!([at(0), at(3999), at(4000), at(8999), at(9000), at(9999)], [0, 0, 1, 2, 3, 3]);
     }
 
     #[test]
@@ -255,6 +275,17 @@ mod tests {
                     2\r\n00:00:01,000 --> 00:00:02,000\r\na dog";
         let board = read("story.srt", text.as_bytes()).unwrap();
         assert_eq!(spans(&board), [(0, 1000, "a cat"), (1000, 2000, "a dog")]);
+        let marked = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            "\u{feff}一只猫\na dog".encode_utf16().flat_map(bytes).collect()
+        };
+        for utf16 in [marked(u16::to_le_bytes), marked(u16::to_be_bytes)] {
+            assert_eq!(spans(&read("a.txt", &utf16).unwrap()), [(0, 2000, "一只猫"), (2000, 4000, "a dog")]);
+        }
+        let instant = "1\n00:00:00,000 --> 00:00:00,000\na cat\n\n2\n00:00:01,000 --> 00:00:02,000\na dog\n";
+        assert_eq!(
+            spans(&read("story.srt", instant.as_bytes()).unwrap()),
+            [(0, 1000, "a cat"), (1000, 2000, "a dog")]
+        );
         let arrow = "1\n00:00:00,000 --> 00:00:01,000\na cat --> a dog, v1.2 of it\n";
         let board = read("story.srt", arrow.as_bytes()).unwrap();
         assert_eq!(spans(&board), [(0, 1000, "a cat --> a dog, v1.2 of it")]);
@@ -293,6 +324,12 @@ mod tests {
         refuse("a.srt", "", "no cue");
         refuse("a.vtt", "WEBVTT\n", "line 2 ");
         refuse("a.vtt", "00:01.000 --> 00:03.000\na cat\n", "line 1 ");
+        refuse(
+            "a.srt",
+            &format!("{good}2\n00:00:01,000 --> 00:00:01,000\na dog\n"),
+            "cue 2 begins at 0:00:01.000000000, where all end",
+        );
+        assert!(read("a.txt", b"\xff\xfea").unwrap_err().contains("UTF-16"));
         let error = read("a.txt", b"a cat\na d\xffg\n").unwrap_err();
         assert!(error.contains("line 2 is not UTF-8"), "{error}");
     }

@@ -19,6 +19,7 @@ use super::transition::Transition;
 use super::video::VideoPrompt;
 use crate::caps::{self, LatentInfo};
 use crate::glue::{self, ExecutionProvider, ModelSettings, StatsStructure};
+use crate::prompting::STOP;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("latentdiffuse", gst::DebugColorFlags::empty(), Some("Latent video by diffusion"))
@@ -26,6 +27,9 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 
 /// Prompts that may wait: the one that is on knows where it ends by the next one, and that is enough.
 const MAX_WAITING: usize = 2;
+
+/// How many chunks late a live stream is: one is pushed when it is whole, and making it may take as long as it lasts.
+const CHUNKS_LATE: u64 = 2;
 
 #[derive(Debug, Clone)]
 struct Settings {
@@ -83,6 +87,8 @@ struct State {
     refused: bool,
     arrived: VecDeque<Arrived>,
     eos: Option<gst::Event>,
+    /// The end, when it comes, is somebody's who stops the stream, not that of prompts that are all there.
+    stopped: bool,
     segment: Option<gst::Event>,
     segment_pushed: bool,
     info: Option<LatentInfo>,
@@ -95,6 +101,8 @@ struct State {
     /// There while the image pad is.
     image: Option<ImagePrompt>,
     provider: Option<latentflow::ExecutionProvider>,
+    /// What was warned of last.
+    warned: Option<String>,
     stats: Stats,
 }
 
@@ -107,6 +115,7 @@ impl Default for State {
             refused: false,
             arrived: VecDeque::new(),
             eos: None,
+            stopped: false,
             segment: None,
             segment_pushed: false,
             info: None,
@@ -116,6 +125,7 @@ impl Default for State {
             video: None,
             image: None,
             provider: None,
+            warned: None,
             stats: Stats::default(),
         }
     }
@@ -131,6 +141,7 @@ impl State {
             }
         }
         self.eos = None;
+        self.stopped = false;
         self.segment = None;
         self.segment_pushed = false;
         self.timeline = None;
@@ -523,6 +534,10 @@ impl LatentDiffuse {
                 self.changed.notify_all();
                 true
             }
+            EventView::CustomDownstreamOob(event) if event.structure().is_some_and(|s| s.name() == STOP) => {
+                self.lock().stopped = true;
+                true
+            }
             // Latents go on where prompts pause.
             EventView::Gap(_) => true,
             EventView::FlushStart(_) => {
@@ -596,8 +611,7 @@ impl LatentDiffuse {
                 let (live, min, max) = latency.result();
                 let chunk = self.chunk_duration();
                 if live {
-                    // A chunk is pushed when it is whole, and making it may take as long as it lasts.
-                    latency.set(live, min + chunk * 2, max.map(|max| max + chunk * 2));
+                    latency.set(live, min + chunk * CHUNKS_LATE, max.map(|max| max + chunk * CHUNKS_LATE));
                 }
                 true
             }
@@ -613,15 +627,23 @@ impl LatentDiffuse {
         }
     }
 
+    /// Returns how long after its time a chunk may be made: in a live stream, when it is pushed.
+    fn lateness(&self) -> gst::ClockTime {
+        let live = self.lock().timeline.as_ref().is_some_and(Timeline::is_live);
+        if live { self.chunk_duration() * CHUNKS_LATE } else { gst::ClockTime::ZERO }
+    }
+
     fn chunk_duration(&self) -> gst::ClockTime {
         let state = self.lock();
-        let (Some(model), Some(info)) = (&state.model, &state.info) else { return gst::ClockTime::ZERO };
+        let Some(model) = &state.model else { return gst::ClockTime::ZERO };
         let manifest = model.manifest();
+        let usual = caps::fraction(manifest.video.frame_rate.default);
+        let framerate = state.info.as_ref().map_or(usual, |info| info.framerate);
         let frames = match manifest.stream {
             Some(stream) => vae::num_frames(&manifest.latents, stream.chunk, false),
             None => manifest.video.num_frames.default,
         };
-        info.frame_time(frames as u64)
+        caps::frame_time(frames as u64, framerate)
     }
 
     fn src_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {

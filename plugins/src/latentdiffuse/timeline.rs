@@ -99,6 +99,11 @@ impl<P> Timeline<P> {
         (self.ended, self.cut) = (true, true);
     }
 
+    /// Returns whether the stream is live.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
     /// Returns the frame that comes next.
     pub fn next_frame(&self) -> u64 {
         self.next_frame

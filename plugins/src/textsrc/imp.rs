@@ -15,7 +15,7 @@ use latentflow::{Cancel, Error, Result};
 use crate::caps;
 use crate::glue::{self, ExecutionProvider, ModelSettings};
 use crate::lines::{LineQueue, Next};
-use crate::prompting::{Prompter, Span};
+use crate::prompting::{Prompter, STOP, Span};
 use crate::storyboard::Storyboard;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -234,6 +234,17 @@ impl ElementImpl for TextSrc {
         gst::info!(CAT, imp = self, "playing for {}", state.script.total().display());
         *self.lock() = Some(state);
         self.parent_change_state(transition).inspect_err(|_| *self.lock() = None)
+    }
+
+    fn send_event(&self, event: gst::Event) -> bool {
+        // A prompt without an end has none but this.
+        if event.type_() == gst::EventType::Eos
+            && matches!(self.script().as_deref(), Some(Script::Prompt(None)))
+        {
+            let stop = gst::event::CustomDownstreamOob::new(gst::Structure::new_empty(STOP));
+            self.obj().src_pad().push_event(stop);
+        }
+        self.parent_send_event(event)
     }
 }
 

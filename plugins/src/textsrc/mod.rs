@@ -19,9 +19,11 @@
 //! stream; without a duration the prompt holds until the next one, without a PTS from the next chunk on.
 //!
 //! - `prompt` with `duration` is one buffer, then the end of the stream. Without `duration` the element waits, and
-//!   sends the prompt again whenever `prompt` or `negative-prompt` is set to something else.
-//! - `location` names a file: `.srt` and `.vtt` are storyboards, whose cues last until the next one begins; any other
-//!   file has a prompt a line, blank lines and lines that begin with `#` left out.
+//!   sends the prompt again whenever `prompt` or `negative-prompt` is set to something else. It ends by an EOS event that is sent to it or to
+//!   its pipeline: then the video is over with the chunk that is being made.
+//! - `location` names a file: `.srt` and `.vtt` are storyboards, whose cues last until the next one begins, the last one until all have
+//!   ended; any other file has a prompt a line, blank lines and lines that begin with `#` left out. Files are UTF-8, or UTF-16 with a byte
+//!   order mark.
 //! - `location=-` reads standard input, a line when it comes. The process has one standard input: two such elements
 //!   share its lines.
 //!

@@ -156,8 +156,8 @@ impl BaseTransformImpl for VaeDecode {
         filter: Option<&gst::Caps>,
     ) -> Option<gst::Caps> {
         let other = match direction {
-            gst::PadDirection::Sink => caps::rgb_of_latent(caps),
-            _ => caps::latent_of_rgb(caps),
+            gst::PadDirection::Sink => caps::decoded(caps),
+            _ => caps::latent_of_rgb(&caps.intersect(&caps::decoded(&caps::any_latent()))),
         };
         Some(match filter {
             Some(filter) => filter.intersect_with_mode(&other, gst::CapsIntersectMode::First),

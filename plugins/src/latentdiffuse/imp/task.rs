@@ -32,6 +32,24 @@ struct Work {
     duration: Option<gst::ClockTime>,
 }
 
+impl State {
+    /// Takes back what was made and not shown: it is to be made anew.
+    fn put_back(&mut self, work: Work) {
+        self.stats.chunks -= 1;
+        self.stats.frames -= work.frames;
+        self.stats.video -= work.duration.unwrap_or_default();
+        if self.timeline.is_none() {
+            self.next_pts = work.pts;
+            let end = work.duration.map(|duration| work.pts + duration);
+            self.arrived.push_front(Arrived::Prompt(Prompt {
+                embeds: work.embeds,
+                start: Some(work.pts),
+                end,
+            }));
+        }
+    }
+}
+
 /// What a chunk is made of.
 enum Source {
     Noise,
@@ -131,9 +149,26 @@ impl LatentDiffuse {
             return Ok(Next::Pause);
         };
         let buffer = self.generate(&work)?;
+        if self.srcpad().needs_reconfigure()
+            && self.srcpad().peer_query_caps(Some(&work.info.to_caps())).is_empty()
+        {
+            // Downstream has come to want another size meanwhile: it is made anew.
+            self.lock().put_back(work);
+            return Ok(Next::Go);
+        }
         self.push_segment();
         let pushed = self.srcpad().push(buffer);
         let mut state = self.lock();
+        if pushed == Err(gst::FlowError::NotNegotiated) && self.srcpad().needs_reconfigure() {
+            // Or only when it saw this one.
+            state.put_back(work);
+            return Ok(Next::Go);
+        }
+        if let Some(timeline) = &mut state.timeline {
+            timeline.advance(work.frames);
+            let next_frame = timeline.next_frame();
+            state.next_pts = work.info.frame_time(next_frame);
+        }
         let segment = state.segment.as_ref().and_then(time_segment);
         if pushed == Err(gst::FlowError::Eos)
             && segment.is_some_and(|segment| segment.flags().contains(gst::SegmentFlags::SEGMENT))
@@ -218,6 +253,11 @@ impl LatentDiffuse {
                 Step::End => return Ok(None),
                 Step::Wait => state = self.wait(state),
                 Step::Generate { scene_start, first_frame, frames } => {
+                    if let Some(early) = self.early(&state, first_frame) {
+                        let wait = self.changed.wait_timeout(state, early);
+                        state = wait.unwrap_or_else(PoisonError::into_inner).0;
+                        continue;
+                    }
                     let prompt = state.timeline.as_ref().and_then(Timeline::prompt).cloned();
                     let State { model: Some(model), info: Some(info), video, transition, .. } = &mut *state
                     else {
@@ -271,6 +311,17 @@ impl LatentDiffuse {
                 }
             }
         }
+    }
+
+    /// Returns how long it is until the chunk that begins with frame `first_frame` is to be made: a live stream is made as its time comes, as a camera's is, so that it can be mixed
+    /// and dropped like one and a prompt is not shown late for all that was made ahead. `None` is now.
+    fn early(&self, state: &State, first_frame: u64) -> Option<Duration> {
+        state.timeline.as_ref().filter(|timeline| timeline.is_live())?;
+        let pts = state.info.as_ref()?.frame_time(first_frame);
+        let segment = state.segment.as_ref().and_then(time_segment);
+        let due = segment.map_or(Some(pts), |segment| segment.to_running_time(pts))?;
+        let early = due.checked_sub(self.obj().current_running_time()?)?;
+        (!early.is_zero()).then(|| early.into())
     }
 
     /// Returns the next prompt's picture, for a model of images, and whether the stream is over if there is none. It is shown for the
@@ -346,7 +397,7 @@ impl LatentDiffuse {
             state.timeline = Some(if joins { timeline.joining() } else { timeline });
         }
         let prompts: Vec<Prompt> = std::iter::from_fn(|| state.next_prompt()).collect();
-        let State { timeline: Some(timeline), arrived, eos, video, transition, .. } = state else {
+        let State { timeline: Some(timeline), arrived, eos, stopped, video, transition, .. } = state else {
             unreachable!("it was just made");
         };
         for Prompt { embeds, start, end } in prompts {
@@ -357,7 +408,9 @@ impl LatentDiffuse {
         }
         // A segment alone says nothing of what follows in it, perhaps what is on goes on.
         let segment_alone = arrived.len() == 1 && matches!(&arrived[0], Arrived::Event(e) if is_segment(e));
-        if eos.is_some() {
+        if eos.is_some() && (*stopped || timeline.is_live()) {
+            timeline.cut();
+        } else if eos.is_some() {
             timeline.end();
         } else if !arrived.is_empty() && !segment_alone {
             timeline.cut();
@@ -435,12 +488,17 @@ impl LatentDiffuse {
         fixed.fixate();
         let info = LatentInfo::from_caps(&fixed).map_err(|e| self.fail(&e))?;
         gst::info!(CAT, imp = self, "negotiated {info:?}");
-        if known != Some(&info) && !self.srcpad().push_event(gst::event::Caps::new(&info.to_caps())) {
+        if known == Some(&info) {
+            return Ok(info);
+        }
+        if !self.srcpad().push_event(gst::event::Caps::new(&info.to_caps())) {
             if self.lock().flushing {
                 return Err(gst::FlowError::Flushing);
             }
             return Err(gst::FlowError::NotNegotiated);
         }
+        // It depends on the rate.
+        glue::post_latency(&*self.obj());
         Ok(info)
     }
 
@@ -463,12 +521,26 @@ impl LatentDiffuse {
         // Fails only for an element without controllers' values at this time.
         let _ = self.obj().sync_values(work.pts);
         let (manifest, settings) = (work.model.manifest(), self.settings());
-        let mut options = diffuse_options(&work.model, &work.info, &settings).map_err(|e| self.fail(&e))?;
-        options.keep_loaded = self.model_settings.lock().unwrap_or_else(PoisonError::into_inner).keep_loaded;
-        let (steps, keep_loaded) = (options.num_inference_steps as u32, options.keep_loaded);
+        let keep_loaded = self.model_settings.lock().unwrap_or_else(PoisonError::into_inner).keep_loaded;
 
         let mut slot = self.diffuser.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.as_ref().is_none_or(|diffuser| !Arc::ptr_eq(diffuser.model(), &work.model)) {
+        let going_on = slot.as_ref().filter(|diffuser| Arc::ptr_eq(diffuser.model(), &work.model));
+        let options = match diffuse_options(&work.model, &work.info, &settings) {
+            Ok(options) => options,
+            // What plays goes on by the scheduler that it has.
+            Err(error) => match going_on.map(|diffuser| diffuser.options().scheduler.clone()) {
+                Some(scheduler) => {
+                    self.warn_once(&error);
+                    let settings = Settings { scheduler: None, ..settings.clone() };
+                    let options = diffuse_options(&work.model, &work.info, &settings);
+                    DiffuseOptions { scheduler, ..options.map_err(|e| self.fail(&e))? }
+                }
+                None => return Err(self.fail(&error)),
+            },
+        };
+        let options = DiffuseOptions { keep_loaded, ..options };
+        let steps = options.num_inference_steps as u32;
+        if going_on.is_none() {
             *slot = Some(Diffuser::new(work.model.clone(), options.clone()).map_err(|e| self.fail(&e))?);
         }
         let Some(diffuser) = slot.as_mut() else { unreachable!("it was just made") };
@@ -588,15 +660,11 @@ impl LatentDiffuse {
         Ok(())
     }
 
-    /// Advances the timeline past what was made, and keeps the statistics.
+    /// Keeps the statistics.
     fn measure(&self, work: &Work, steps: u32, skipped_steps: usize, started: Instant) {
         let running_time = self.obj().current_running_time();
+        let lateness = self.lateness();
         let mut state = self.lock();
-        if let Some(timeline) = &mut state.timeline {
-            timeline.advance(work.frames);
-            let next_frame = timeline.next_frame();
-            state.next_pts = work.info.frame_time(next_frame);
-        }
         let stats = &mut state.stats;
         let stream_started = *stats.started.get_or_insert(started);
         if stats.chunks == 0 {
@@ -606,7 +674,7 @@ impl LatentDiffuse {
         stats.frames += work.frames;
         stats.video += work.duration.unwrap_or_default();
         stats.generating += started.elapsed();
-        stats.deadline_hits += u64::from(running_time.is_none_or(|now| now <= work.pts));
+        stats.deadline_hits += u64::from(running_time.is_none_or(|now| now <= work.pts + lateness));
         stats.num_inference_steps = steps;
         stats.skipped_steps += skipped_steps as u64;
         // A clip's steps were told: what is not said to be complete then is waited for.
@@ -632,6 +700,18 @@ impl LatentDiffuse {
         // The chunk is complete: gst-launch-1.0 does not play while a progress is not, and to play is what makes room
         // downstream for the next one.
         self.tell_progress(gst::ProgressType::Complete, Some(text));
+    }
+
+    /// Warns of a property that can't be had while something plays, once for each value.
+    fn warn_once(&self, error: &Error) {
+        let text = error.to_string();
+        if self.lock().warned.replace(text.clone()).is_none_or(|warned| warned != text) {
+            gst::element_imp_warning!(
+                self,
+                gst::LibraryError::Settings,
+                ("{text}; what was there before goes on")
+            );
+        }
     }
 
     fn tell_progress(&self, kind: gst::ProgressType, text: Option<String>) {
