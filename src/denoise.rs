@@ -397,8 +397,9 @@ impl Diffuser {
         if begin < schedule.len() || strength == 0.0 {
             return Ok((schedule, begin));
         }
-        let finer = (1.0 / strength).ceil().min(MOST_STEPS);
-        let schedule = self.schedule_in(num_latent_frames, finer as usize).unwrap_or(schedule);
+        let finer = (1.0 / strength).ceil().min(MOST_STEPS) as usize;
+        let most = |steps: usize| self.schedule_in(num_latent_frames, steps).ok();
+        let schedule = (schedule.len()..=finer).rev().find_map(most).unwrap_or(schedule);
         let last = schedule.len() - 1;
         Ok((schedule, last))
     }
@@ -477,10 +478,12 @@ impl Diffuser {
         let mut latents = Tensor::from_f32(&[1, c, t, h, w], sample.clone())?;
         let steps = schedule.len();
         let mut told = None;
-        // Steps that stand still have a velocity of nothing.
-        let still_steps = match self.options.cfg_zero_star && self.options.scheduler.is_flow() {
-            true => self.options.cfg_zero_init_steps,
-            false => 0,
+        // Steps that stand still have a velocity of nothing, which is good for pure noise alone.
+        let still_steps = match start {
+            Start::Noise(_) if self.options.cfg_zero_star && self.options.scheduler.is_flow() => {
+                self.options.cfg_zero_init_steps
+            }
+            _ => 0,
         };
         let still = vec![0.0; if still_steps > 0 { sample.len() } else { 0 }];
         let mut cache = StepCache::new(self.options.cache_threshold);

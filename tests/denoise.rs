@@ -337,6 +337,18 @@ mod a_chunk_of_a_video {
     }
 
     #[test]
+    fn does_not_stand_still_with_the_noise_that_it_was_given() {
+        let model = model("tiny-stream");
+        let red = embeds(&model, "red");
+        let mut diffuser = diffuser(&model, |o| (o.num_inference_steps, o.cfg_zero_star) = (4, true));
+        let video = vec![0.5; 4 * 2 * 6 * 8];
+        diffuser
+            .chunk_of_video(&video, 0.5, red.positive(), None, &Cancel::new(), &mut |_, _, _| ())
+            .unwrap();
+        assert_eq!(diffuser.skipped_steps(), 0);
+    }
+
+    #[test]
     fn is_what_the_next_chunk_goes_on_from() {
         let model = model("tiny-stream");
         let (red, video) = (embeds(&model, "red"), vec![0.5; 4 * 2 * 6 * 8]);

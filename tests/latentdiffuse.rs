@@ -249,10 +249,27 @@ mod time {
         fixture.harness.set_time(gst::ClockTime::from_mseconds(209)).unwrap();
         assert_eq!(frames(&[fixture.harness.pull().unwrap()]), [(5, 10, true)]);
         // And is over when it is stopped.
+        let id = fixture.harness.srcpad().unwrap().stream_id();
+        let stop = gst::Structure::builder("latentflow-stop").field("stream-id", id).build();
+        fixture.harness.push_event(gst::event::CustomDownstreamOob::new(stop));
         fixture.harness.set_time(gst::ClockTime::SECOND).unwrap();
         let rest = fixture.finish();
         let last = rest.last().map_or(10, |b| b.offset_end());
         assert!(last <= 26, "{last} frames of which at most two chunks were due");
+    }
+}
+
+#[test]
+fn a_clip_of_a_live_stream_begins_when_its_prompt_comes() {
+    let mut fixture = Fixture::of("tiny-clip", "video/x-latent", true);
+    fixture.harness.set_time(gst::ClockTime::ZERO).unwrap();
+    fixture.push("red", Some(0), None);
+    assert_eq!(frames(&[fixture.harness.pull().unwrap()]), [(0, 17, true)]);
+    for (prompt, start, now) in [("a dog", None, 4), ("red", Some(500), 8)] {
+        let now = now * gst::ClockTime::SECOND;
+        fixture.harness.set_time(now).unwrap();
+        fixture.push(prompt, start, None);
+        assert_eq!(fixture.harness.pull().unwrap().pts(), Some(now), "{prompt}");
     }
 }
 
@@ -550,11 +567,20 @@ fn a_prompt_without_an_end_is_over_when_it_is_stopped() {
 
 #[test]
 fn another_size_may_be_asked_for_at_any_time() {
-    let line = pipeline(&format!(
-        "textsrc model={} prompt=red ! latentdiffuse ! vaedecode ! \
-         capsfilter name=size caps=video/x-raw,width=64,height=48 ! appsink name=out sync=false max-buffers=1 drop=true",
-        package("tiny-stream").to_str().unwrap()
-    ));
+    // An element that can't scale itself asks for it in the middle of a chunk.
+    for between in ["", "videoconvert !"] {
+        let line = pipeline(&format!(
+            "textsrc model={} prompt=red ! latentdiffuse ! vaedecode ! {between} \
+             capsfilter name=size caps=video/x-raw,width=64,height=48 ! appsink name=out sync=false max-buffers=1 drop=true",
+            package("tiny-stream").to_str().unwrap()
+        ));
+        resize(&line);
+    }
+}
+
+/// Asks for another size again and again, at any moment of a chunk, and sees to it that it comes and no time twice.
+fn resize(line: &gst::Pipeline) {
+    let mut last = None;
     let (size, out) = (line.by_name("size").unwrap(), line.by_name("out").unwrap());
     line.set_state(gst::State::Playing).unwrap();
     for (round, width) in [96, 64, 80, 48].into_iter().cycle().take(24).enumerate() {
@@ -564,6 +590,9 @@ fn another_size_may_be_asked_for_at_any_time() {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         loop {
             let sample = out.emit_by_name::<Option<gst::Sample>>("try-pull-sample", &[&1_000_000_000u64]);
+            let pts = sample.as_ref().and_then(|sample| sample.buffer()?.pts());
+            assert!(pts.is_none() || pts > last, "round {round}: {pts:?} after {last:?}");
+            last = pts.or(last);
             let s = sample.and_then(|sample| sample.caps_owned());
             if s.is_some_and(|caps| caps.structure(0).unwrap().get("width") == Ok(width)) {
                 break;

@@ -87,8 +87,12 @@ struct State {
     refused: bool,
     arrived: VecDeque<Arrived>,
     eos: Option<gst::Event>,
-    /// The end, when it comes, is somebody's who stops the stream, not that of prompts that are all there.
-    stopped: bool,
+    /// Streams that somebody stops: the end, when it comes, is not that of prompts that are all there.
+    stopped: Vec<glib::GString>,
+    /// That is how the stream ended.
+    is_cut: bool,
+    /// How often in a row a chunk was made anew.
+    remade: u32,
     segment: Option<gst::Event>,
     segment_pushed: bool,
     info: Option<LatentInfo>,
@@ -115,7 +119,9 @@ impl Default for State {
             refused: false,
             arrived: VecDeque::new(),
             eos: None,
-            stopped: false,
+            stopped: Vec::new(),
+            is_cut: false,
+            remade: 0,
             segment: None,
             segment_pushed: false,
             info: None,
@@ -141,7 +147,8 @@ impl State {
             }
         }
         self.eos = None;
-        self.stopped = false;
+        self.stopped.clear();
+        self.is_cut = false;
         self.segment = None;
         self.segment_pushed = false;
         self.timeline = None;
@@ -530,12 +537,17 @@ impl LatentDiffuse {
                 true
             }
             EventView::Eos(_) => {
-                self.lock().eos = Some(event);
+                let id = pad.stream_id();
+                let mut state = self.lock();
+                state.is_cut = id.is_some_and(|id| state.stopped.contains(&id));
+                state.eos = Some(event);
+                drop(state);
                 self.changed.notify_all();
                 true
             }
-            EventView::CustomDownstreamOob(event) if event.structure().is_some_and(|s| s.name() == STOP) => {
-                self.lock().stopped = true;
+            EventView::CustomDownstreamOob(stop) if stop.structure().is_some_and(|s| s.name() == STOP) => {
+                let id = stop.structure().and_then(|s| s.get("stream-id").ok());
+                self.lock().stopped.extend(id);
                 true
             }
             // Latents go on where prompts pause.

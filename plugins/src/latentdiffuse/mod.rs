@@ -20,8 +20,7 @@
 //! gst-launch-1.0 textsrc location=story.srt ! latentdiffuse transition-chunks=3 ! vaedecode ! videoconvert ! autovideosink
 //! ```
 //!
-//! Of a live source's prompts (`textsrc is-live=true`) chunks are made as their time comes, two chunks late at most, and the end of the
-//! stream is that of the chunk that is being made.
+//! Of a live source's prompts (`textsrc is-live=true`) chunks are made as their time comes, two chunks late at most.
 //!
 //! The request pad `image` takes the picture that a video starts from, for models whose package has a `[conditioner]`: the first frame
 //! of raw video of any format and size, of which the middle is scaled to the video's size.

@@ -40,6 +40,8 @@ struct Scene<P> {
     prompt: P,
     start: u64,
     end: Option<u64>,
+    /// Where it ends by default, if it is open-ended.
+    default_end: u64,
 }
 
 /// The prompts of a stream.
@@ -109,6 +111,12 @@ impl<P> Timeline<P> {
         self.next_frame
     }
 
+    /// Returns whether a prompt that comes now is on at once in a live stream, whose time has gone on while there was none.
+    pub fn is_idle(&self) -> bool {
+        let is_over = |scene: &Scene<P>| scene.end.is_some_and(|end| end <= self.next_frame);
+        self.live && !self.goes_on && self.waiting.is_empty() && self.scene.as_ref().is_none_or(is_over)
+    }
+
     /// Returns how many prompts wait to come on.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
@@ -136,9 +144,9 @@ impl<P> Timeline<P> {
                     _ => (),
                 }
                 self.begun = true;
-                let default_end = (!self.goes_on).then_some(self.next_frame + self.default_frames);
-                let end = span.end.or(default_end);
-                self.scene = Some(Scene { prompt: span.prompt, start: self.next_frame, end });
+                let default_end = self.next_frame + self.default_frames;
+                let end = span.end.or((!self.goes_on).then_some(default_end));
+                self.scene = Some(Scene { prompt: span.prompt, start: self.next_frame, end, default_end });
                 continue;
             };
             let scene_start = scene.start == self.next_frame;
@@ -147,7 +155,7 @@ impl<P> Timeline<P> {
                 Some(Span { start: None, .. }) if scene_start => None,
                 Some(next) => Some(next.start.unwrap_or(self.next_frame)),
                 None if self.cut && scene.end.is_none() => (!scene_start).then_some(self.next_frame),
-                None if self.ended => Some(scene.end.unwrap_or(scene.start + self.default_frames)),
+                None if self.ended => Some(scene.end.unwrap_or(scene.default_end)),
                 None => scene.end.filter(|_| !self.live || !self.goes_on),
             };
             let end = match (end, scene.end) {

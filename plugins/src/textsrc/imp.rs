@@ -237,12 +237,13 @@ impl ElementImpl for TextSrc {
     }
 
     fn send_event(&self, event: gst::Event) -> bool {
-        // A prompt without an end has none but this.
-        if event.type_() == gst::EventType::Eos
-            && matches!(self.script().as_deref(), Some(Script::Prompt(None)))
-        {
-            let stop = gst::event::CustomDownstreamOob::new(gst::Structure::new_empty(STOP));
-            self.obj().src_pad().push_event(stop);
+        // Where a prompt has no end of its own.
+        let script = self.script();
+        let open = matches!(script.as_deref(), Some(Script::Prompt(None) | Script::Lines(_, None)));
+        if event.type_() == gst::EventType::Eos && open {
+            let pad = self.obj().src_pad().clone();
+            let stop = gst::Structure::builder(STOP).field("stream-id", pad.stream_id()).build();
+            pad.push_event(gst::event::CustomDownstreamOob::new(stop));
         }
         self.parent_send_event(event)
     }

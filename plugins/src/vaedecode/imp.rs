@@ -331,6 +331,8 @@ struct Chunk<'a> {
     cut: bool,
     /// Frames that were decoded.
     done: u64,
+    /// Frames that were pushed.
+    pushed: u64,
 }
 
 impl VaeDecode {
@@ -415,7 +417,7 @@ impl VaeDecode {
                 let Some(shown) = self.frame(&mut chunk, &frames, index, turn.is_none())? else { continue };
                 match turn {
                     Some(_) => held.push(shown),
-                    None => self.push(shown)?,
+                    None => self.push(&mut chunk, shown)?,
                 }
             }
             begin = Instant::now();
@@ -427,25 +429,50 @@ impl VaeDecode {
         if turn.is_some() {
             stream.decoder.close();
         }
-        // Past the segment's end nothing is wanted, and what lies before it is shown.
-        let ended = matches!(result, Err(Failure::Flow(gst::FlowError::Eos)));
-        if !ended {
-            result?;
+        match result {
+            // Past the segment's end nothing is wanted, and what lies before it is shown.
+            Ok(()) | Err(Failure::Flow(gst::FlowError::Eos)) => (),
+            Err(failure) => return self.unless_reconfigured(&chunk, failure),
         }
         gst::log!(CAT, imp = self, "{len} frames in {worked:?}");
         if self.latency.took(worked) {
             glue::post_latency(&*self.obj());
         }
         drop(turn);
-        held.into_iter().try_for_each(|shown| self.push(shown))?;
-        if ended { Err(Failure::Flow(gst::FlowError::Eos)) } else { Ok(()) }
+        for shown in held {
+            if let Err(failure) = self.push(&mut chunk, shown) {
+                return self.unless_reconfigured(&chunk, failure);
+            }
+        }
+        result
     }
 
-    fn push(&self, (cut, frame): Shown) -> Result<(), Failure> {
+    fn push(&self, chunk: &mut Chunk, (cut, frame): Shown) -> Result<(), Failure> {
         if let Some(cut) = cut {
             self.obj().src_pad().push_event(cut);
         }
-        self.obj().src_pad().push(frame).map(drop).map_err(Failure::Flow)
+        self.obj().src_pad().push(frame).map_err(Failure::Flow)?;
+        chunk.pushed += 1;
+        Ok(())
+    }
+
+    /// Returns `failure`, unless it is that downstream has come to want something else in the middle of the chunk: what is left of that is left out, or
+    /// upstream would make it anew and show its beginning twice.
+    fn unless_reconfigured(&self, chunk: &Chunk, failure: Failure) -> Result<(), Failure> {
+        match failure {
+            Failure::Flow(gst::FlowError::NotNegotiated)
+                if chunk.pushed > 0 && self.obj().src_pad().needs_reconfigure() =>
+            {
+                gst::info!(
+                    CAT,
+                    imp = self,
+                    "{} frames of a chunk, then downstream wants others",
+                    chunk.pushed
+                );
+                Ok(())
+            }
+            failure => Err(failure),
+        }
     }
 
     /// Returns what to show of the `len` frames that `buffer` decodes to, and of the `whole` that it would where it followed on others.
@@ -471,7 +498,7 @@ impl VaeDecode {
         drop(state);
         let segment = self.obj().segment().downcast::<gst::ClockTime>().ok();
         let duration = buffer.duration().filter(|_| places == (0..1));
-        Chunk { video, segment, times, places, duration, cut, done: 0 }
+        Chunk { video, segment, times, places, duration, cut, done: 0, pushed: 0 }
     }
 
     /// Returns the chunk's next frame, which is frame `index` of `frames`, if it is shown; `pooled` is whether the buffer comes from

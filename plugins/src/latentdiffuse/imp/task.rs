@@ -8,6 +8,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use latentflow::{Ahead, DiffuseOptions, Diffuser, Error, Model, PromptEmbeds, vae};
 
+use super::super::stats::Stats;
 use super::super::timeline::{Span, Step, Timeline};
 use super::super::video::VideoPrompt;
 use super::{Arrived, CAT, LatentDiffuse, Prompt, Settings, State, is_segment, time_segment};
@@ -16,6 +17,9 @@ use crate::{glue, latent};
 
 /// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often in a row a chunk is made anew because downstream refused it and wants something else.
+const MOST_REMADE: u32 = 8;
 
 /// What to make next, with all that it takes.
 struct Work {
@@ -33,20 +37,31 @@ struct Work {
 }
 
 impl State {
-    /// Takes back what was made and not shown: it is to be made anew.
-    fn put_back(&mut self, work: Work) {
-        self.stats.chunks -= 1;
-        self.stats.frames -= work.frames;
-        self.stats.video -= work.duration.unwrap_or_default();
-        if self.timeline.is_none() {
-            self.next_pts = work.pts;
-            let end = work.duration.map(|duration| work.pts + duration);
-            self.arrived.push_front(Arrived::Prompt(Prompt {
-                embeds: work.embeds,
-                start: Some(work.pts),
-                end,
-            }));
+    /// Takes back what was made and not shown: it is to be made anew. Before that there were these statistics.
+    fn put_back(&mut self, work: Work, stats: Stats) {
+        self.stats = stats;
+        self.remade += 1;
+        match &mut self.timeline {
+            Some(timeline) => {
+                timeline.restart_scene();
+                self.transition.reset();
+            }
+            None => {
+                self.next_pts = work.pts;
+                let end = work.duration.map(|duration| work.pts + duration);
+                let prompt = Prompt { embeds: work.embeds, start: Some(work.pts), end };
+                self.arrived.push_front(Arrived::Prompt(prompt));
+            }
         }
+    }
+}
+
+impl Prompt {
+    /// Moves it to `now`, if it would begin earlier.
+    fn not_before(&mut self, now: gst::ClockTime) {
+        let late = now.saturating_sub(self.start.unwrap_or_default());
+        self.start = Some(self.start.unwrap_or_default() + late);
+        self.end = self.end.map(|end| end + late);
     }
 }
 
@@ -148,22 +163,27 @@ impl LatentDiffuse {
             self.changed.notify_all();
             return Ok(Next::Pause);
         };
+        let stats = self.lock().stats.clone();
         let buffer = self.generate(&work)?;
         if self.srcpad().needs_reconfigure()
             && self.srcpad().peer_query_caps(Some(&work.info.to_caps())).is_empty()
         {
             // Downstream has come to want another size meanwhile: it is made anew.
-            self.lock().put_back(work);
+            self.lock().put_back(work, stats);
             return Ok(Next::Go);
         }
         self.push_segment();
         let pushed = self.srcpad().push(buffer);
         let mut state = self.lock();
-        if pushed == Err(gst::FlowError::NotNegotiated) && self.srcpad().needs_reconfigure() {
+        if pushed == Err(gst::FlowError::NotNegotiated)
+            && self.srcpad().needs_reconfigure()
+            && state.remade < MOST_REMADE
+        {
             // Or only when it saw this one.
-            state.put_back(work);
+            state.put_back(work, stats);
             return Ok(Next::Go);
         }
+        state.remade = 0;
         if let Some(timeline) = &mut state.timeline {
             timeline.advance(work.frames);
             let next_frame = timeline.next_frame();
@@ -232,7 +252,14 @@ impl LatentDiffuse {
                     timeline.restart_scene();
                     state.transition.reset();
                 }
+                let is_new = known.as_ref() != Some(&info);
                 state.info = Some(info);
+                if is_new {
+                    drop(state);
+                    // It depends on the rate.
+                    glue::post_latency(&*self.obj());
+                    state = self.lock();
+                }
                 continue;
             }
             if state.image.as_ref().is_some_and(|image| !image.is_settled()) {
@@ -247,7 +274,8 @@ impl LatentDiffuse {
                 }
                 continue;
             }
-            let step = self.next_step(&mut state);
+            let transition_chunks = self.settings().transition_chunks;
+            let step = self.next_step(&mut state, transition_chunks);
             match step {
                 Step::End if !state.arrived.is_empty() => state.end_part(),
                 Step::End => return Ok(None),
@@ -284,8 +312,7 @@ impl LatentDiffuse {
                     let source = match video.as_mut().and_then(|video| video.take(latent_frames, channels)) {
                         Some(latents) => Source::Video(latents),
                         None => {
-                            let chunks = self.settings().transition_chunks;
-                            match transition.next(scene_start, chunks, channels, latent_frames) {
+                            match transition.next(scene_start, transition_chunks, channels, latent_frames) {
                                 Some((latents, strength)) => Source::Scene(latents, strength),
                                 None => Source::Noise,
                             }
@@ -313,6 +340,17 @@ impl LatentDiffuse {
         }
     }
 
+    /// Returns where a live stream is by the clock; `None` for others.
+    fn live_position(&self, state: &State) -> Option<gst::ClockTime> {
+        let mut latency = gst::query::Latency::new();
+        let live = self.sinkpad().peer_query(&mut latency) && latency.result().0;
+        let segment = state.segment.as_ref().and_then(time_segment);
+        let position = |segment: gst::FormattedSegment<gst::ClockTime>| {
+            segment.position_from_running_time(self.obj().current_running_time())
+        };
+        live.then(|| segment.and_then(position).unwrap_or_default())
+    }
+
     /// Returns how long it is until the chunk that begins with frame `first_frame` is to be made: a live stream is made as its time comes, as a camera's is, so that it can be mixed
     /// and dropped like one and a prompt is not shown late for all that was made ahead. `None` is now.
     fn early(&self, state: &State, first_frame: u64) -> Option<Duration> {
@@ -334,7 +372,12 @@ impl LatentDiffuse {
         if state.video.as_ref().is_some_and(|video| !video.is_ready(1)) {
             return (None, false);
         }
-        let Some(Prompt { embeds, start, end }) = state.next_prompt() else { return (None, over) };
+        let now = self.live_position(state);
+        let Some(mut prompt) = state.next_prompt() else { return (None, over) };
+        if let Some(now) = now {
+            prompt.not_before(now);
+        }
+        let Prompt { embeds, start, end } = prompt;
         let State { model: Some(model), info: Some(info), video, stats, next_pts, .. } = state else {
             unreachable!("both are there");
         };
@@ -360,7 +403,7 @@ impl LatentDiffuse {
     }
 
     /// Moves what has arrived into the timeline and asks it what to do.
-    fn next_step(&self, state: &mut State) -> Step {
+    fn next_step(&self, state: &mut State, transition_chunks: u32) -> Step {
         let (Some(model), Some(info)) = (state.model.clone(), state.info.clone()) else {
             return if state.eos.is_some() { Step::End } else { Step::Wait };
         };
@@ -368,20 +411,18 @@ impl LatentDiffuse {
             return Step::Wait;
         }
         let manifest = model.manifest();
+        let now = self.live_position(state);
         if state.timeline.is_none() {
-            let mut latency = gst::query::Latency::new();
-            let live = self.sinkpad().peer_query(&mut latency) && latency.result().0;
+            let live = now.is_some();
             if live && state.arrived.is_empty() && state.eos.is_none() {
                 return Step::Wait;
             }
             let segment = state.segment.as_ref().and_then(time_segment);
             let mut start = segment.as_ref().and_then(|segment| segment.start()).unwrap_or_default();
             start = start.max(state.next_pts);
-            if live {
+            if let Some(now) = now {
                 // However late the first prompt comes, it is in time.
-                let now = self.obj().current_running_time();
-                start =
-                    start.max(segment.and_then(|s| s.position_from_running_time(now)).unwrap_or_default());
+                start = start.max(now);
                 if let Some(Arrived::Prompt(Prompt { start: Some(own), end: Some(end), .. })) =
                     state.arrived.front_mut()
                 {
@@ -397,10 +438,14 @@ impl LatentDiffuse {
             state.timeline = Some(if joins { timeline.joining() } else { timeline });
         }
         let prompts: Vec<Prompt> = std::iter::from_fn(|| state.next_prompt()).collect();
-        let State { timeline: Some(timeline), arrived, eos, stopped, video, transition, .. } = state else {
+        let State { timeline: Some(timeline), arrived, eos, is_cut, video, transition, .. } = state else {
             unreachable!("it was just made");
         };
-        for Prompt { embeds, start, end } in prompts {
+        for mut prompt in prompts {
+            if let Some(now) = now.filter(|_| timeline.is_idle()) {
+                prompt.not_before(now);
+            }
+            let Prompt { embeds, start, end } = prompt;
             let start = start.map(|time| info.frames_in(time));
             // However short a prompt is, it is on for a frame.
             let end = end.zip(start).map(|(end, start)| info.frames_in(end).max(start + 1));
@@ -408,7 +453,7 @@ impl LatentDiffuse {
         }
         // A segment alone says nothing of what follows in it, perhaps what is on goes on.
         let segment_alone = arrived.len() == 1 && matches!(&arrived[0], Arrived::Event(e) if is_segment(e));
-        if eos.is_some() && (*stopped || timeline.is_live()) {
+        if eos.is_some() && *is_cut {
             timeline.cut();
         } else if eos.is_some() {
             timeline.end();
@@ -416,7 +461,7 @@ impl LatentDiffuse {
             timeline.cut();
         }
         // A new prompt is no cut in a video prompt, nor where its scene grows out of the one before.
-        let grows = self.settings().transition_chunks > 0;
+        let grows = transition_chunks > 0;
         let continues =
             video.as_ref().is_some_and(VideoPrompt::is_under_way) || (grows && transition.is_possible());
         let step = timeline.next(!grows, |scene_start, left| match manifest.stream {
@@ -493,12 +538,12 @@ impl LatentDiffuse {
         }
         if !self.srcpad().push_event(gst::event::Caps::new(&info.to_caps())) {
             if self.lock().flushing {
+                // To be agreed on after that.
+                self.srcpad().mark_reconfigure();
                 return Err(gst::FlowError::Flushing);
             }
             return Err(gst::FlowError::NotNegotiated);
         }
-        // It depends on the rate.
-        glue::post_latency(&*self.obj());
         Ok(info)
     }
 
@@ -665,6 +710,9 @@ impl LatentDiffuse {
         let running_time = self.obj().current_running_time();
         let lateness = self.lateness();
         let mut state = self.lock();
+        let segment = state.segment.as_ref().and_then(time_segment);
+        let due = segment.map_or(Some(work.pts), |segment| segment.to_running_time(work.pts));
+        let hit = running_time.zip(due).is_none_or(|(now, due)| now <= due + lateness);
         let stats = &mut state.stats;
         let stream_started = *stats.started.get_or_insert(started);
         if stats.chunks == 0 {
@@ -674,7 +722,7 @@ impl LatentDiffuse {
         stats.frames += work.frames;
         stats.video += work.duration.unwrap_or_default();
         stats.generating += started.elapsed();
-        stats.deadline_hits += u64::from(running_time.is_none_or(|now| now <= work.pts + lateness));
+        stats.deadline_hits += u64::from(hit);
         stats.num_inference_steps = steps;
         stats.skipped_steps += skipped_steps as u64;
         // A clip's steps were told: what is not said to be complete then is waited for.
