@@ -20,7 +20,12 @@ for ((i = 1; i < $#; i++)); do
   # A folder is meant from where this was called.
   [[ ${arguments[i - 1]} != --model ]] || arguments[i]=$(realpath -- "${arguments[i]}")
 done
-cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
-[[ ${1-} != --help ]] || { sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | sed '$d'; exit; }
+for ((i = 0; i < $#; i++)); do
+  [[ ${arguments[i]} != --model=* ]] || arguments[i]=--model=$(realpath -- "${arguments[i]#*=}")
+done
+script=$(readlink -f "${BASH_SOURCE[0]}")
+cd "$(dirname "$script")/.."
+[[ ${1-} != --help ]] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$script" | sed '$d'; exit; }
 pipelines/setup.sh >&2
+[[ -x $(command -v cargo) ]] || PATH=~/.cargo/bin:$PATH
 ORT_DYLIB_PATH=$PWD/build/onnxruntime/libonnxruntime.so exec cargo bench --quiet --locked --bench cost -- "${arguments[@]}"

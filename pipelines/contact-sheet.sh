@@ -21,7 +21,7 @@ frames=${frames%%,*} wanted=$((${grid%x*} * ${grid#*x}))
 ((wanted < frames)) || wanted=$frames
 # Frame n is taken where the next of the evenly spread ones is reached.
 last=$((wanted > 1 ? wanted - 1 : 1))
-ffmpeg -v error -y -i "$video" -frames:v 1 \
+ffmpeg -v error -y -i "$video" -frames:v 1 -update 1 \
   -vf "select='gte(n,round(selected_n*($frames-1)/$last))',scale=iw*sar:ih,tile=$grid:padding=4:margin=4" "file:$out" \
   || die "\`$out\` could not be made"
 echo "$out"

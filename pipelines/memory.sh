@@ -42,11 +42,12 @@ done
 setup
 
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+pid=''
+trap 'rm -f "$log"; [[ -z $pid ]] || kill "$pid" 2>/dev/null || true' EXIT
 
 # Sets `peak` and `own`: the memory in KiB, in all and without files, that a video of `count` frames of `size` takes at most.
 measure() {
-  local pid word field now line=()
+  local word field now failed='' line=()
   seconds=$(awk -v n="$count" -v f="$fps" 'BEGIN { split(f, r, "/"); printf "%.9f", n * (r[2] ? r[2] : 1) / r[1] }')
   compose "a cat walks on the grass"
   for word in "${generate[@]}"; do
@@ -65,8 +66,14 @@ measure() {
       esac
     done < <(cat "/proc/$pid/status" 2>/dev/null)
     sleep 0.02
+    # gst-launch (1.22) may lose an error of the first moment and wait for ever.
+    [[ -n $failed ]] || ! grep -q ^ERROR "$log" || failed=$((SECONDS + 5))
+    [[ -z $failed || $SECONDS -lt $failed ]] || kill "$pid" 2>/dev/null || true
   done
-  wait "$pid" || { cat "$log" >&2 && die "a video of $count frames of $size failed"; }
+  local status=0
+  wait "$pid" || status=$?
+  pid=''
+  ((status == 0)) || { cat "$log" >&2 && die "a video of $count frames of $size failed"; }
 }
 
 printf '%10s %8s %12s %10s %10s %10s\n' size frames keep-loaded MiB own seconds

@@ -29,7 +29,7 @@ silence=(audiotestsrc wave=silence)
 # shellcheck disable=SC2054 # commas are gst-launch's
 launch=(
   "${generate[@]}" ! video/x-raw,format=I420
-  # A key frame every two seconds: that long a viewer who joins waits for a picture.
+  # A key frame every two seconds, at 24 frames a second unless --fps says: that long a viewer who joins waits for a picture.
   ! x264enc tune=zerolatency speed-preset=veryfast bitrate=2000 key-int-max=$((2 * ${rate%/*} / ${rate#*/})) ! h264parse ! queue ! mux.
   "${silence[@]}" ! audio/x-raw,rate=44100,channels=2 ! voaacenc ! aacparse ! queue ! mux.
   # In step with the clock, sound and picture together.

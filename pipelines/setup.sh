@@ -5,7 +5,8 @@
 #
 # Afterwards build/gstreamer-1.0 holds the plugin alone (for GST_PLUGIN_PATH) and build/onnxruntime the library it loads.
 set -euo pipefail
-cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.."
+script=$(readlink -f "${BASH_SOURCE[0]}")
+cd "$(dirname "$script")/.."
 
 # To build: GStreamer's headers and a C compiler. To run: x264enc is in -ugly, rtmp2sink and hlssink2 in -bad,
 # mp4mux and flvmux in -good, decoders for video prompts in -libav, windows for autovideosink in -x.
@@ -17,7 +18,7 @@ packages=(
 for argument in "$@"; do
   case $argument in
     --tests) packages+=(nginx libnginx-mod-rtmp) ;;
-    --help) sed -n '2,6s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" && exit ;;
+    --help) sed -n '2,6s/^# \{0,1\}//p' "$script"; exit ;;
     *) echo "setup.sh: \`$argument\` is no option; there are --tests and --help" >&2 && exit 2 ;;
   esac
 done
@@ -44,6 +45,9 @@ install_packages() {
   "${as_root[@]}" apt-get update -qq
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends \
     "$@" >&2
+  # At once: by the end sudo may ask again, and then nobody is there.
+  ((${#passing[@]} == 0)) || "${as_root[@]}" rm -f "${passing[@]}"
+  passing=()
 }
 
 need_packages() {
@@ -72,7 +76,11 @@ need_onnxruntime() {
   [[ -e $folder/libonnxruntime.so && $(cat $folder/stamp 2>/dev/null) == "$stamp" ]] && return
   case $(uname -m) in
     x86_64 | aarch64) ;;
-    *) say "setup.sh: no ONNX Runtime for $(uname -m) is known here; put its libonnxruntime.so into $folder"; exit 1 ;;
+    *)
+      [[ ! -e $folder/libonnxruntime.so ]] || return 0
+      say "setup.sh: no ONNX Runtime for $(uname -m) is known here; put its libonnxruntime.so into $folder"
+      exit 1
+      ;;
   esac
   say "Bringing ONNX Runtime"
   local python wheel
@@ -98,7 +106,7 @@ build_plugin() {
   local target built quiet=--quiet plugin=build/gstreamer-1.0/libgstlatentflow.so
   [[ -e $plugin ]] || { say "Building the plugin; the first time takes some minutes" && quiet=; }
   # shellcheck disable=SC2086 # none or one word
-  "$cargo" build $quiet --release --locked --package gst-plugin-latentflow
+  "$cargo" build $quiet --release --locked --package gst-plugin-latentflow 9>&-
   target=$("$cargo" metadata --no-deps --locked --format-version 1 | grep -o '"target_directory":"[^"]*"' | cut -d'"' -f4)
   built=$target/release/libgstlatentflow.so
   cmp -s "$built" $plugin && return

@@ -18,14 +18,15 @@ parse_arguments "$@"
 prompt=${words[0]} out=${words[1]} seconds=${words[2]:-${seconds:-5}}
 [[ $prompt == *[![:space:]]* ]] || die "the prompt is empty"
 [[ $out == *.mp4 ]] || die "the file is \`$out\`; it has to end in .mp4"
-[[ -d $(dirname "$out") && -w $(dirname "$out") ]] || die "\`$(dirname "$out")\` is no folder that can be written to"
+folder=$(dirname -- "$out")
+[[ -d $folder && -w $folder ]] || die "\`$folder\` is no folder that can be written to"
 [[ ! -d $out ]] || die "\`$out\` is a folder"
 check_options
 setup
 compose "$prompt"
 
 # The video gets its name when it is whole; until then it has another, beside it.
-half=$(mktemp "$(dirname "$out")/.${out##*/}.XXXXXX")
+half=$(mktemp "$folder/.latentflow.XXXXXX")
 pid='' stopped=''
 trap 'rm -f "$half" "$half.moov"' EXIT
 trap 'stopped=1; [[ -z $pid ]] || kill "$pid" 2>/dev/null' INT TERM HUP
@@ -40,6 +41,7 @@ show_pid=$!
   exec gst-launch-1.0 "${encode[@]}" "faststart-file=$(quoted "$half.moov")" ! filesink "location=$(quoted "$half")"
 ) >&"$shown" 2>&1 &
 pid=$!
+[[ -z $stopped ]] || kill "$pid" 2>/dev/null || true
 exec {shown}>&-
 status=0
 wait "$pid" || status=$?
@@ -47,5 +49,5 @@ wait "$show_pid" || true
 [[ -z $stopped ]] || { echo "${script##*/}: stopped; there is no $out" >&2 && exit 130; }
 [[ $status == 0 && -s $half ]] || { echo "${script##*/}: failed; there is no $out" >&2 && exit 1; }
 chmod "$(printf %o $((0666 & ~$(umask))))" "$half"
-mv "$half" "$out"
+mv -f -- "$half" "$out"
 echo "$out"

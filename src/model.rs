@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use crate::error::Result;
 use crate::package::{Manifest, Package};
-use crate::runtime::{Cancel, Graph, RuntimeOptions, lock};
+use crate::runtime::{Cancel, Graph, RuntimeOptions, lock, lock_unless_cancelled};
 use crate::turns::Turn;
 
 /// A package whose graphs are opened on demand.
@@ -54,7 +54,7 @@ impl Model {
     pub fn graph(&self, file: &Path, cancel: &Cancel) -> Result<Arc<Graph>> {
         let slot = lock(&self.graphs).entry(file.to_owned()).or_default().clone();
         // Held while opening: who comes second waits for the one session instead of opening another.
-        let mut slot = lock(&slot);
+        let mut slot = lock_unless_cancelled(&slot, cancel)?;
         if let Some(graph) = slot.upgrade() {
             return Ok(graph);
         }

@@ -17,7 +17,7 @@ use crate::turns::Turns;
 pub const MANIFEST: &str = "model.toml";
 
 /// Larger manifests and tokenizers than this many bytes are refused: they are none.
-const TEXT_FILE_LIMIT: u64 = 64 << 20;
+const TEXT_FILE_LIMIT: usize = 64 << 20;
 
 /// A validated package.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Package {
 
     fn read(source: Source) -> Result<Self> {
         let path = source.path(Path::new(MANIFEST));
-        let bytes = source.bytes(Path::new(MANIFEST), "a package's folder holds one")?;
+        let bytes = source.text(Path::new(MANIFEST), "a package's folder holds one")?;
         let text = std::str::from_utf8(&bytes).map_err(|e| Error::package(&path, e))?;
         let manifest: Manifest =
             toml::from_str(text).map_err(|e| Error::package(&path, e.to_string().trim_end()))?;
@@ -102,7 +102,7 @@ impl Package {
             signatures.insert(file.to_owned(), signature);
         }
         for file in manifest.text_encoders.iter().flat_map(|encoder| encoder.tokenizer.files()) {
-            let bytes = source.bytes(file, &format!("{MANIFEST} names it as tokenizer"))?;
+            let bytes = source.text(file, &format!("{MANIFEST} names it as tokenizer"))?;
             hash_file(&mut hash, &file.to_string_lossy(), &bytes);
         }
 
@@ -159,6 +159,15 @@ impl Source {
         }
     }
 
+    /// Returns the bytes of a manifest or tokenizer.
+    fn text(&self, file: &Path, why: &str) -> Result<Bytes> {
+        let bytes = self.bytes(file, why)?;
+        match bytes.len() {
+            0..=TEXT_FILE_LIMIT => Ok(bytes),
+            _ => Err(Error::package(self.path(file), format!("it is larger than {TEXT_FILE_LIMIT} bytes"))),
+        }
+    }
+
     fn bytes(&self, file: &Path, why: &str) -> Result<Bytes> {
         let missing = |reason: String| Error::NotFound { path: self.path(file), reason };
         match self {
@@ -170,12 +179,7 @@ impl Source {
                 if !length.is_file() {
                     return Err(Error::package(path, "it is not a file"));
                 }
-                if file.extension().is_some_and(|e| e == "toml" || e == "json")
-                    && length.len() > TEXT_FILE_LIMIT
-                {
-                    return Err(Error::package(path, format!("it is larger than {TEXT_FILE_LIMIT} bytes")));
-                }
-                // SAFETY: a package is not written to while it is in use; the README says so.
+                // SAFETY: a package is not written to while it is in use; docs/package.md says so.
                 Ok(Bytes::Mapped(unsafe { memmap2::Mmap::map(&open) }.map_err(unreadable)?))
             }
             Self::Embedded(files) => files

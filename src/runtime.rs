@@ -7,7 +7,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use ndarray::{ArrayViewD, IxDyn};
 use ort::ep;
@@ -101,6 +102,27 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Waits for the lock, as long as nobody cancels: who holds it may be in the middle of minutes.
+///
+/// # Errors
+/// [`Error::Cancelled`] after [`Cancel::cancel`].
+pub(crate) fn lock_unless_cancelled<'a, T>(
+    mutex: &'a Mutex<T>,
+    cancel: &Cancel,
+) -> Result<MutexGuard<'a, T>> {
+    // Who cancels does not know of this wait, hence looks at short intervals, the first of them hardly any.
+    let mut interval = Duration::from_micros(50);
+    loop {
+        match mutex.try_lock() {
+            Ok(guard) => return Ok(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if cancel.is_cancelled() => return Err(Error::Cancelled),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(interval),
+        }
+        interval = (interval * 2).min(Duration::from_millis(2));
+    }
+}
+
 /// Adds a folder in which ONNX Runtime's shared library is looked for.
 ///
 /// `ORT_DYLIB_PATH` comes first, then these folders in the order they were added, then the system's.
@@ -119,7 +141,12 @@ fn environment() -> Result<ort::environment::Environment> {
         return Ok(environment.clone());
     }
     let library = find_library()?;
-    let failed = |e: &dyn fmt::Display| Error::Library { reason: format!("`{}`: {e}", library.display()) };
+    let failed = |e: &dyn fmt::Display| Error::Library {
+        reason: format!(
+            "`{}`: {e}; run pipelines/setup.sh, or set ORT_DYLIB_PATH to another",
+            library.display()
+        ),
+    };
     let environment = ort::init_from(&library)
         .map_err(|e| failed(&e))?
         .with_name("latentflow")
@@ -149,10 +176,15 @@ fn find_library() -> Result<PathBuf> {
     })
 }
 
+/// Returns the library in `folder`: the one without a number in its name, which somebody chose, else the newest.
 fn library_in(folder: &Path) -> Option<PathBuf> {
-    let name = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned());
+    let version = |path: &PathBuf| -> Option<(bool, Vec<u32>)> {
+        let rest = path.file_name()?.to_str()?.strip_prefix("libonnxruntime.so")?;
+        let numbers = rest.split('.').skip(1).map(str::parse).collect::<Result<Vec<u32>, _>>();
+        (rest.is_empty() || rest.starts_with('.')).then_some((rest.is_empty(), numbers.ok()?))
+    };
     let libraries = std::fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
-    libraries.filter(|path| name(path).is_some_and(|n| n.starts_with("libonnxruntime.so"))).max()
+    libraries.filter_map(|path| Some((version(&path)?, path))).max().map(|(_, path)| path)
 }
 
 /// A tensor that graphs take and give: 32-bit floats or 64-bit integers, contiguous.
@@ -375,7 +407,8 @@ impl Graph {
                 Err(Error::inference(&package.path(file).display().to_string(), e))
             }
             Some((provider, e)) => {
-                Err(Error::Provider { provider: provider.to_string(), reason: first_line(&e.to_string()) })
+                let reason = format!("{}: {}", package.path(file).display(), first_line(&e.to_string()));
+                Err(Error::Provider { provider: provider.to_string(), reason })
             }
             None => unreachable!("there is always a candidate"),
         }
@@ -420,7 +453,7 @@ impl Graph {
         };
         let options = Arc::new(RunOptions::new().map_err(failed)?);
         let _guard = cancel.enter(Work::Run(options.clone()))?;
-        let mut session = lock(&self.session);
+        let mut session = lock_unless_cancelled(&self.session, cancel)?;
         let outputs = session.run_with_options(inputs, &options).map_err(failed)?;
         Ok(outputs.into_iter().map(|(name, value)| (name.to_owned(), Tensor(value))).collect())
     }
@@ -529,11 +562,31 @@ mod tests {
     fn the_newest_library_of_a_folder_is_taken() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(library_in(folder.path()), None);
-        for name in
-            ["libonnxruntime.so.1.31.1", "libonnxruntime.so.1.32.0", "libonnxruntime_providers_shared.so"]
-        {
+        for name in [
+            "libonnxruntime.so.1.9.1",
+            "libonnxruntime.so.1.32.0",
+            "libonnxruntime.so.1.33.0.part",
+            "libonnxruntime_providers_shared.so",
+        ] {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
         assert_eq!(library_in(folder.path()).unwrap(), folder.path().join("libonnxruntime.so.1.32.0"));
+        std::fs::write(folder.path().join("libonnxruntime.so"), "").unwrap();
+        assert_eq!(library_in(folder.path()).unwrap(), folder.path().join("libonnxruntime.so"), "is chosen");
+    }
+
+    #[test]
+    fn a_wait_for_somebody_elses_run_can_be_cancelled() {
+        let (mutex, cancel) = (Mutex::new(()), Cancel::new());
+        let held = lock_unless_cancelled(&mutex, &cancel).unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| lock_unless_cancelled(&mutex, &cancel).map(drop));
+            cancel.cancel();
+            assert!(matches!(waits.join().unwrap(), Err(Error::Cancelled)));
+            cancel.reset();
+            let waits = scope.spawn(|| lock_unless_cancelled(&mutex, &cancel).map(drop));
+            drop(held);
+            waits.join().unwrap().unwrap();
+        });
     }
 }

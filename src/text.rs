@@ -49,7 +49,7 @@ pub struct Truncated {
     pub tokens: usize,
     /// Tokens that the model reads.
     pub limit: usize,
-    /// The end of the prompt, which the model does not see.
+    /// The end of the prompt, or of its template alone, which the model does not see.
     pub lost: String,
 }
 
@@ -161,10 +161,14 @@ impl PromptTokenizer {
         };
         let kept = words(&encoding);
         let lost: Vec<_> = encoding.get_overflowing().iter().flat_map(words).collect();
+        let text = |first: &Range<usize>| match prompt.get(first.start..).unwrap_or_default().trim() {
+            "" => after.trim().to_owned(),
+            text => text.to_owned(),
+        };
         let truncated = lost.first().map(|(_, first)| Truncated {
             tokens: encoding.get_attention_mask().iter().sum::<u32>() as usize + lost.len(),
             limit: self.max_length,
-            lost: prompt.get(first.start..).unwrap_or_default().trim().to_owned(),
+            lost: text(first),
         });
         let end = lost.first().map_or(prompt.len(), |(_, first)| first.start);
         let mut unknown: Vec<_> = kept.into_iter().filter(|(id, _)| Some(*id) == self.unk_id).collect();
@@ -652,6 +656,17 @@ mod tests {
         assert_eq!(tokens.input_ids, [2, 6, 4, 1, 5, 8, 7, 7, 3]);
         assert_eq!(tokens.unknown_words, ["unicorn"]);
         assert_eq!(tokens.truncated.unwrap().tokens, 11);
+    }
+
+    #[test]
+    fn a_template_whose_end_is_cut_costs_the_prompt_nothing() {
+        let config = TokenizerConfig { template: Some("{} in snow".into()), ..config(4) };
+        let tokenizer =
+            PromptTokenizer::new(WORDS.as_bytes(), Path::new("p/tokenizer.json"), &config).unwrap();
+        let tokens = tokenizer.tokenize("a 龙").unwrap();
+        assert_eq!(tokens.input_ids, [2, 4, 1, 3]);
+        assert_eq!(tokens.unknown_words, ["龙"]);
+        assert_eq!(tokens.truncated.unwrap().lost, "in snow");
     }
 
     #[test]

@@ -102,6 +102,12 @@ fn a_manifest_that_contradicts_itself_is_refused() {
             ["conditioner", "[encoder]"],
         ),
         ("required = false", "required = false\nstrength = 1", ["strength", "required"]),
+        (
+            "file = \"denoiser.onnx\"",
+            "file = \"denoiser.onnx\"\nguidance_scale = nan",
+            ["guidance_scale", "denoiser.onnx"],
+        ),
+        ("file = \"denoiser.onnx\"", "file = \"./../denoiser.onnx\"", ["denoiser.onnx", "leads out"]),
     ] {
         let error = wrong("tiny-guest", from, to);
         assert!(error.contains("model.toml"), "{error}");
@@ -128,6 +134,21 @@ fn a_stream_s_pieces_go_on_from_each_other() {
     for word in ["model.toml", "`decoder`", "`init` and `step`", "[stream]"] {
         assert!(error.contains(word), "{error}");
     }
+}
+
+#[test]
+fn clips_whose_first_piece_is_of_any_length_are_of_any_length() {
+    let copy = util::copy_of("tiny-guest");
+    util::edit(&copy, "model.toml", "first = 3\n", "");
+    util::edit(&copy, "model.toml", "min = 9, max", "min = 1, max");
+    Package::open(copy.path()).unwrap();
+}
+
+#[test]
+fn a_file_may_be_written_with_a_dot_before_it() {
+    let copy = util::copy_of("tiny-guest");
+    util::edit(&copy, "model.toml", "file = \"denoiser.onnx\"", "file = \"./denoiser.onnx\"");
+    Package::open(copy.path()).unwrap();
 }
 
 #[test]

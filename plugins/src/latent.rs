@@ -62,9 +62,11 @@ pub fn set_noise_position(buffer: &mut gst::BufferRef, position: Position) {
 
 /// Returns where the noise of the latents in `buffer` ended, if it says so.
 pub fn noise_position(buffer: &gst::BufferRef) -> Option<Position> {
+    /// Numbers that no video draws: who says so is somebody else, and would have to be counted up to.
+    const MOST: u64 = 1 << 33;
     let meta = gst::meta::CustomMeta::from_buffer(buffer, NOISE_META).ok()?;
     let number = |name| meta.structure().get::<u64>(name).ok();
-    Some(Position { seed: number("seed")?, drawn: number("drawn")? })
+    Some(Position { seed: number("seed")?, drawn: number("drawn").filter(|drawn| *drawn <= MOST)? })
 }
 
 #[cfg(test)]

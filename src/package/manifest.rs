@@ -329,7 +329,7 @@ impl CodecConfig {
                 ));
             }
         }
-        if m.stream.is_none() && self.init.is_some() {
+        if m.stream.is_none() && self.init.is_some() && self.first.is_some() {
             let ratio = m.latents.temporal_compression_ratio;
             let shortest = 1 + (m.video.num_frames.min - 1) / ratio;
             let fits = shortest >= first && (shortest - first).is_multiple_of(chunk);
@@ -413,7 +413,7 @@ pub struct StreamConfig {
 /// No number that counts channels, pixels of a latent or latent frames is larger: what is was mistyped.
 const LARGEST: usize = 1 << 14;
 /// Nor has what is made at once, of the default size and length, as many values, which would take 4 GiB.
-const MOST_VALUES: u128 = 1 << 30;
+pub(super) const MOST_VALUES: u128 = 1 << 30;
 
 impl Manifest {
     /// Returns every ONNX file, each once.
@@ -454,6 +454,14 @@ impl Manifest {
         }
         if !self.denoisers.is_sorted_by(|a, b| a.min_timestep > b.min_timestep) {
             return Err("`denoisers` must be in falling order of min_timestep, each one's its own".into());
+        }
+        for DenoiserConfig { file, min_timestep, guidance_scale } in &self.denoisers {
+            if !min_timestep.is_finite() || guidance_scale.is_some_and(|scale| !scale.is_finite()) {
+                return Err(format!(
+                    "`denoisers` of {}: `min_timestep` and `guidance_scale` must be finite numbers",
+                    file.display()
+                ));
+            }
         }
         if let Some((name, value)) = self.parameters.iter().find(|(_, value)| !value.is_finite()) {
             return Err(format!("`parameters.{name}` is {value}, and must be a finite number"));
@@ -620,7 +628,8 @@ impl StreamConfig {
 
 /// Refuses paths that lead out of the package's folder.
 pub(super) fn check_inside(file: &Path) -> Result<(), String> {
-    if file.as_os_str().is_empty() || !file.components().all(|c| matches!(c, Component::Normal(_))) {
+    let mut parts = file.components().filter(|c| *c != Component::CurDir).peekable();
+    if parts.peek().is_none() || !parts.all(|c| matches!(c, Component::Normal(_))) {
         return Err(format!("`{}` leads out of the package's folder", file.display()));
     }
     Ok(())

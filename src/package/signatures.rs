@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::manifest::MOST_VALUES;
 use super::{CodecConfig, Manifest, Package};
 use crate::error::{Error, Result};
 use crate::onnx::{ElementType, Signature, TensorInfo};
@@ -39,10 +40,12 @@ pub(crate) fn state_out_of(input: &str) -> Option<String> {
     input.strip_prefix("state_").map(|rest| format!("state_out_{rest}"))
 }
 
-/// Returns whether a number can fill `input`: all its axes are numbers or of known length.
+/// Returns whether a number can fill `input`: all its axes are numbers or of known length, and memory may hold it.
 fn is_fillable(input: &TensorInfo) -> bool {
     let mut axes = input.shape.iter().zip(&input.axes);
+    let values = input.shape.iter().flatten().try_fold(1, |n: usize, &length| n.checked_mul(length));
     input.element_type == ElementType::F32
+        && values.is_some_and(|n| n as u128 <= MOST_VALUES)
         && axes.all(|(length, name)| length.is_some() || AXES.contains(&name.as_str()))
 }
 
@@ -335,7 +338,7 @@ impl<'a> GraphCheck<'a> {
                 })
                 .collect();
             let reason = format!(
-                "its input `{}` is {:?} [{}], and {filling} can fill F32 alone, with axes that are numbers or called {}",
+                "its input `{}` is {:?} [{}], and {filling} can fill F32 alone, of 2^30 values at most, with axes that are numbers or called {}",
                 input.name,
                 input.element_type,
                 axes.join(","),

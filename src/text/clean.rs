@@ -21,8 +21,12 @@ impl Cleaned {
         &self.text
     }
 
-    /// Returns the bytes of the prompt that the bytes `range` of the text stand for.
+    /// Returns the bytes of the prompt that the bytes `range` of the text stand for; none, at the end of them, for what lies beyond the text.
     pub fn origin(&self, range: Range<usize>) -> Range<usize> {
+        if range.start >= self.text.len() {
+            let end = self.origins.last().map_or(0, |(_, origin)| origin.end);
+            return end..end;
+        }
         let holding = |byte: usize| {
             let after = self.origins.partition_point(|(start, _)| *start <= byte);
             self.origins.get(after.wrapping_sub(1)).map(|(_, origin)| origin.clone())
