@@ -179,6 +179,11 @@ mod the_prompt {
     }
 
     #[test]
+    fn may_be_written_as_in_taiwan() {
+        assert!(frames("一隻貓坐在窗臺上看日落", 3) == frames("一只猫坐在窗台上看日落", 3));
+    }
+
+    #[test]
     fn with_words_that_it_does_not_know_is_warned_of_in_both_languages() {
         let unknown = [
             ("a garden with a platypus", "`platypus`"),

@@ -66,7 +66,7 @@ class Seen:
     Every frame but a chunk's first is seen beside the one before, a single one alone."""
 
     def __init__(self, critic: nn.Module, made: torch.Tensor, truth: torch.Tensor, counts: torch.Tensor, *told: torch.Tensor):
-        """made, truth [n, C, t, h, w], how much each frame counts [n, t], and what else the critic is told [n, ...]."""
+        """made, truth [n, C, t, h, w], how much each frame counts [n, t] (a first one only where it is alone), and what else the critic is told [n, ...]."""
         s = critic.blur * torch.rand(len(made), 1, 1, 1, 1, device=made.device)
         noise = torch.randn_like(truth)
         frames = lambda x: x.transpose(1, 2).flatten(0, 1)
@@ -100,11 +100,12 @@ class Seen:
         return self.mean(F.softplus(b - a) + SMOOTH * ((a - c).square() + (b - d).square())), self.mean((a > b).float())
 
 
-def latents_seen(critic: Critic, v: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor, truth: torch.Tensor, gist: torch.Tensor) -> Seen:
+def latents_seen(critic: Critic, v: torch.Tensor, x: torch.Tensor, sigma: torch.Tensor, truth: torch.Tensor, gist: torch.Tensor, before) -> Seen:
     """What there is to be seen of a velocity v [n, C, t, h, w]: the clean latents that it leads x to in one step from noise levels sigma [n, t], under
-    prompts' gists [n, text]."""
-    at_once = x - sigma[:, None, :, None, None] * v
-    return Seen(critic, at_once, truth, ((sigma > LEVELS[0]) & (sigma < LEVELS[1])).float(), gist)
+    prompts' gists [n, text], behind the frame `before`, in truth and as it was made, [n, C, 1, h, w] each, or of none where a scene begins."""
+    at_once = torch.cat([before[1], x - sigma[:, None, :, None, None] * v], 2)
+    counts = ((sigma > LEVELS[0]) & (sigma < LEVELS[1])).float()
+    return Seen(critic, at_once, torch.cat([before[0], truth], 2), F.pad(counts, (at_once.shape[2] - counts.shape[1], 0)), gist)
 
 
 class Sharpener:

@@ -98,6 +98,12 @@ class Stream:
         before = slice(self.here.start - 1, self.here.start)
         return (self.made[:, :, before] - self.x0[:, :, before]) if self.here.start else None
 
+    @property
+    def before(self) -> list[torch.Tensor]:
+        """The frame before the next chunk, in truth and as it was made, [n, C, 1, h, w] each, or of none where a scene begins."""
+        before = slice(max(self.here.start - 1, 0), self.here.start)
+        return [self.x0[:, :, before], self.made[:, :, before].clone()]
+
     def window(self) -> torch.Tensor:
         """The numbers of the frames that a call sees of the past."""
         frames = torch.arange(self.here.start, device=self.x0.device)

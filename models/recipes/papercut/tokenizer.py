@@ -7,6 +7,14 @@ from .captions import known_words
 
 PAD, UNK, BOS = 0, 1, 2
 MAX_LENGTH = 48
+TRADITIONAL = dict(zip(  # characters of the vocabulary as they are written in Taiwan and Hong Kong
+    "與叢個麗從們兒動隻臺後園處頭開彈懸攝搖無時機條樹遊滾灘愛貓環畫盤著紙經繞綠藍視賞躍車輛邊過進遠跡蹟遺裡裏鏡陽靜頻風飄飛駛魚鳥黃紅牠",
+    "与丛个丽从们儿动只台后园处头开弹悬摄摇无时机条树游滚滩爱猫环画盘着纸经绕绿蓝视赏跃车辆边过进远迹迹遗里里镜阳静频风飘飞驶鱼鸟黄红它", strict=True))
+
+
+def simplified() -> list:
+    """Normalizers that write the vocabulary's characters as it does."""
+    return [normalizers.Replace(old, new) for old, new in TRADITIONAL.items()]
 
 
 def vocabulary(normalizer, splitter) -> list[str]:
@@ -16,7 +24,8 @@ def vocabulary(normalizer, splitter) -> list[str]:
 
 def make_tokenizer() -> Tokenizer:
     specials = ["[PAD]", "[UNK]", "[BOS]"]
-    normalizer = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=True)
+    bert = normalizers.BertNormalizer(clean_text=True, handle_chinese_chars=True, strip_accents=False, lowercase=True)
+    normalizer = normalizers.Sequence([bert, *simplified()])
     splitter = pre_tokenizers.BertPreTokenizer()
     words = vocabulary(normalizer, splitter)
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(specials + words)}, unk_token="[UNK]"))
@@ -34,7 +43,7 @@ def words_of(tokenizer: Tokenizer) -> list[str]:
 
 def make_words() -> Tokenizer:
     """Splits a text into as few known words as it can, so that `月球` is not taken for known where its characters are, from `月光` and `皮球`."""
-    normalizer, splitter = normalizers.Lowercase(), pre_tokenizers.BertPreTokenizer()
+    normalizer, splitter = normalizers.Sequence([normalizers.Lowercase(), *simplified()]), pre_tokenizers.BertPreTokenizer()
     words = vocabulary(normalizer, splitter)
     tokenizer = Tokenizer(models.Unigram([("[UNK]", 0.), *((w, -1.) for w in words)], unk_id=0))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter

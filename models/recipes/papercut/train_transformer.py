@@ -44,6 +44,7 @@ OWN_FIRST = .4  # and of what follows how often the second step is, from what th
 FAINT = .4, 1.  # by how much weaker noise may be than its level says, in half of the clips that follow on something: what stream.init_noise_sigma asks for
 LEAST = .04  # at less noise than this a frame counts as clean: nothing is learned from it
 CHANGE_WEIGHT = 2.  # what the change of the error from frame to frame counts: what moves, and what flickers
+UNSURE = .3  # a draft's variance at which a critic has as much to say as the error: behind the picture's edge nobody knows what comes, and the mean of all that may is a mist
 SLIGHT = .2  # up to this a fault of the frame before is better kept for a while than put right at once, which is seen as a jump between chunks
 
 
@@ -75,6 +76,12 @@ def weighted_errors(error: torch.Tensor, weight: torch.Tensor, sigma: torch.Tens
         begins = fault.clamp(-SLIGHT, SLIGHT) + sigma[:, None, :1, None, None] * error[:, :, :1]
         change, both = torch.cat([begins, change], 2), torch.cat([weight[:, :, :1], both], 2)
     return mean(error, weight), .5 * mean(change, both)
+
+
+def unsure(draft) -> torch.Tensor:
+    """How little is known of a chunk's places beforehand, 0..1 [n, 1, t, h, w], by its draft's variance."""
+    variance = draft[1].detach().float().exp().mean(2)[:, None]
+    return variance / (variance + UNSURE)
 
 
 def draft_loss(draft, x0: torch.Tensor, subject: torch.Tensor, weight: float, channel_weight) -> tuple[torch.Tensor, torch.Tensor]:
@@ -124,9 +131,8 @@ def main() -> None:
 def kind_of_step(it: int, progress: float) -> str:
     """What a step trains on, the same for all processes so that none waits."""
     x = random.Random(it).random()
-    if progress < .4:
-        return "images" if x < .75 else "clips"
-    return "images" if x < .4 else "clips" if x < .7 else "sequences"
+    images, clips = (.75, .25) if progress < .4 else (.4, .3) if progress < .8 else (.15, .3)  # the rest are sequences: in the end what follows, follows on faults
+    return "images" if x < images else "clips" if x < images + clips else "sequences"
 
 
 def is_matrix(name: str, p: torch.Tensor) -> bool:
@@ -303,6 +309,7 @@ def train_network(run: Run, data: Latents) -> None:
         frames, fresh = torch.cat([anew, torch.arange(here.start, here.stop, device=device)]), slice(len(anew), None)
         truth, subject, chunk, times = stream.x0[:, :, here], stream.subject[:, here], stream.chunk[frames], stream.times[:, frames]
         fault = stream.fault_before
+        before = stream.before
         seen = torch.cat([stream.made[:, :, anew], truth], 2)
         follows = here.start > 0
         own = follows and random.Random(-run.it).random() < OWN_FIRST
@@ -336,14 +343,17 @@ def train_network(run: Run, data: Latents) -> None:
                 stream.take(truth if stream.ends else made(call, truth, embeds, mask, drafts))
             told_loss, right = run.text.attribute_loss(embeds, wanted)
         underway.back(kind, stream)
+        open_to = unsure(draft) if sharpener and follows else torch.ones_like(subject[:, None])
         weight = (sigma > LEAST).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT[kind] * subject[:, None])
+        if sharpener and follows:
+            weight = weight * (1 - open_to)
         root = channel_weight[:, None].sqrt()
         error, change = weighted_errors((v.float() - target) * root, weight, sigma, None if fault is None else fault * root)
         guessing = draft_loss(draft, truth, subject, SUBJECT_WEIGHT[kind], channel_weight)[0]  # without a gradient where it is frozen
         loss = error + CHANGE_WEIGHT * change + .1 * told_loss + DRAFT_WEIGHT * guessing
         if sharpener:
-            seen = lambda v: latents_seen(sharpener.critic, v, x, sigma, stream.x0[:, :, here], embeds[:, 0].detach())
-            loss = loss + sharpener.loss(error, v, seen(v))
+            seen = lambda v: latents_seen(sharpener.critic, v, x, sigma, truth, embeds[:, 0].detach(), before)
+            loss = loss + sharpener.loss(error, v, seen(v.detach() + open_to * (v - v.detach())))
         run.update(loss, min(1., (run.it - first + 1) / 40, max(.03, (1 - progress) / .35)))
         if sharpener:
             sharpener.learn(seen(v.detach().float()), run.workers)

@@ -39,7 +39,7 @@ from .vae import LATENT_CHANNELS, LATENT_RATE
 CHUNK = 3
 SINK, LOOK_BACK = 3, 3             # frames that a draft sees: a video's first and the last
 AHEAD, BEHIND = CHUNK - 1, 14      # how many frames a token may look ahead and behind; farther is as far as that
-LEAD, FADES = 1.2, 6.              # how many times as far from the frame before as they guess drafts go where videos are made, for means of what may be move too
+LEAD, FADES = 1.1, 6.              # how many times as far from the frame before as they guess drafts go where videos are made, for means of what may be move too
                                    # little, and in how many seconds most of that fades: faults that are led on as well would add up in a minute
 MOST, LOUDEST = 16., 1.5           # no latent is larger, no frame's root mean square: what goes wrong in a long video must not grow without end
 TEXT = AHEAD + 1 + BEHIND          # kinds of keys: frames by distance, then the prompt's tokens, then those hidden

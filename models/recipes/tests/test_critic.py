@@ -8,6 +8,7 @@ from papercut import critic
 from papercut.critic import Critic, PictureCritic, Seen, Sharpener, latents_seen
 
 CHANNELS, TEXT = 4, 8
+NOTHING = [torch.zeros(8, CHANNELS, 0, 8, 8)] * 2  # before a scene's beginning
 
 
 def chunk(frames: int, level: float, n: int = 8):
@@ -37,7 +38,7 @@ class Told(unittest.TestCase):
             sharpener = sharpener_of_latents()
             for _ in range(40):
                 x, sigma, truth, gist = chunk(frames, .6)
-                sharpener.learn(latents_seen(sharpener.critic, mist(x, .6), x, sigma, truth, gist))
+                sharpener.learn(latents_seen(sharpener.critic, mist(x, .6), x, sigma, truth, gist, NOTHING))
             self.assertGreater(sharpener.told[name], .8)
 
     def test_a_critic_of_pictures_learns_to_tell_soft_edges_from_sharp_ones(self):
@@ -51,18 +52,28 @@ class Told(unittest.TestCase):
     def test_frames_of_a_chunk_are_seen_beside_the_one_before_and_a_single_one_alone(self):
         x, sigma, truth, gist = chunk(3, .6)
         critic = Critic(CHANNELS, TEXT)
-        seen = latents_seen(critic, torch.zeros_like(x), x, sigma, truth, gist)
+        seen = latents_seen(critic, torch.zeros_like(x), x, sigma, truth, gist, NOTHING)
         frames, before = seen.pairs[0]
         self.assertEqual(len(frames), 8 * 2)
         self.assertTrue(torch.equal(frames[0], before[1]))
         x, sigma, truth, gist = chunk(1, .6)
-        frames, before = latents_seen(critic, torch.zeros_like(x), x, sigma, truth, gist).pairs[0]
+        frames, before = latents_seen(critic, torch.zeros_like(x), x, sigma, truth, gist, NOTHING).pairs[0]
         self.assertEqual((len(frames), before.abs().sum().item()), (8, 0))
+
+    def test_a_chunk_is_seen_beside_the_frame_before_it_in_truth_and_as_it_was_made(self):
+        x, sigma, truth, gist = chunk(3, .6)
+        critic = Critic(CHANNELS, TEXT)
+        critic.blur = 0.
+        before = [torch.full((8, CHANNELS, 1, 8, 8), value) for value in (1., 2.)]
+        seen = latents_seen(critic, torch.zeros_like(x), x, sigma, truth, gist, before)
+        for (frames, those_before), first, value in zip(seen.pairs, (truth, x), (1., 2.)):
+            self.assertEqual(len(frames), 8 * 3)
+            self.assertTrue(torch.equal(frames[0], first[0, :, 0]) and bool((those_before[0] == value).all()))
 
     def test_where_all_is_noise_or_nothing_is_left_to_decide_nothing_counts(self):
         for level in (1., .1, 0.):
             x, sigma, truth, gist = chunk(1, level)
-            self.assertEqual(latents_seen(Critic(CHANNELS, TEXT), torch.zeros_like(x), x, sigma, truth, gist).doubt().item(), 0)
+            self.assertEqual(latents_seen(Critic(CHANNELS, TEXT), torch.zeros_like(x), x, sigma, truth, gist, NOTHING).doubt().item(), 0)
 
 
 class Asked(unittest.TestCase):
@@ -72,7 +83,7 @@ class Asked(unittest.TestCase):
         x, sigma, truth, gist = chunk(3, .6)
         v = mist(x, .6).requires_grad_()
         error = (v - (x - truth) / .6).square().mean()
-        return sharpener.loss(error, v, latents_seen(sharpener.critic, v, x, sigma, truth, gist)), error, v
+        return sharpener.loss(error, v, latents_seen(sharpener.critic, v, x, sigma, truth, gist, NOTHING)), error, v
 
     def test_it_asks_a_share_of_what_the_error_asks(self):
         loss, error, v = self.asked(critic.ALONE)
@@ -86,7 +97,7 @@ class Asked(unittest.TestCase):
         sharpener = sharpener_of_latents(critic.ALONE)
         x, sigma, truth, gist = chunk(3, .6)
         v = mist(x, .6).requires_grad_()
-        sharpener.loss(v.square().mean(), v, latents_seen(sharpener.critic, v, x, sigma, truth, gist)).backward()
+        sharpener.loss(v.square().mean(), v, latents_seen(sharpener.critic, v, x, sigma, truth, gist, NOTHING)).backward()
         self.assertTrue(all(p.grad is None for p in sharpener.critic.parameters()))
 
 

@@ -20,7 +20,7 @@ from papercut.latents import SELDOM, Latents, odds
 from papercut.prepare import measure
 from papercut.streams import LAPS, NOISY_PAST, WINDOW, WORST, Stream, Underway, behind_gap, chunks_of, worn
 from papercut.text_encoder import Neighbours, TextEncoder
-from papercut.train_transformer import AT_STEPS, FAINT, FIRST_STEPS, SLIGHT, STEPS, draft_loss, faint, likely, noise_levels, weighted_errors
+from papercut.train_transformer import AT_STEPS, FAINT, FIRST_STEPS, SLIGHT, STEPS, UNSURE, draft_loss, faint, kind_of_step, likely, noise_levels, unsure, weighted_errors
 from papercut.train_vae import BETWEEN, batch, between, cut, flickers, flows, held_out, imagined_batch, led
 from papercut.transformer import CHUNK, FADES, SINK, Transformer, clock
 from papercut.vae import LATENT_CHANNELS, LATENT_RATE, NEAR, VAE, Decoder, Memory, settle
@@ -504,6 +504,21 @@ class Drafts(unittest.TestCase):
             of = torch.full((1, 7, 4, 40, 40), log_variance, requires_grad=True)
             draft_loss((torch.zeros(1, 7, 4, 40, 40), of), x0, subject, 1., 1.)[0].backward()
             self.assertGreater(sign * of.grad.sum().item(), 0)
+
+
+class Unsure(unittest.TestCase):
+    def test_where_a_draft_varies_much_the_critic_has_more_to_say_and_where_it_knows_the_error(self):
+        open_to = lambda variance: unsure((None, torch.full((2, 3, 4, 5, 6), math.log(variance))))
+        self.assertEqual(open_to(UNSURE).shape, (2, 1, 3, 5, 6))
+        self.assertAlmostEqual(open_to(UNSURE).mean().item(), .5, places=5)
+        self.assertLess(open_to(.02).max(), .1)
+        self.assertGreater(open_to(1.6).min(), .8)
+
+    def test_in_the_end_most_of_what_is_seen_follows_on_faults(self):
+        share = lambda progress, kind: sum(kind_of_step(it, progress) == kind for it in range(2000)) / 2000
+        self.assertGreater(share(.2, "images"), .7)
+        self.assertEqual(share(.2, "sequences"), 0)
+        self.assertGreater(share(.9, "sequences"), .5)
 
 
 class Draws(unittest.TestCase):

@@ -134,6 +134,13 @@ class Captions(unittest.TestCase):
             found = make_words().encode(text)
             self.assertEqual([text[a:b] for i, (a, b) in zip(found.ids, found.offsets) if i == 0], unknown)
 
+    def test_what_is_written_as_in_taiwan_is_read_as_if_written_as_in_beijing(self):
+        for traditional, simplified in (("一隻貓坐在窗臺上看日落", "一只猫坐在窗台上看日落"), ("花園裡有一隻藍色的鳥，鏡頭環繞", "花园里有一只蓝色的鸟，镜头环绕"),
+                                        ("古代遺跡的無人機", "古代遗迹的无人机"), ("水下遺跡的蝴蝶", "水下遗迹的蝴蝶")):
+            for tokenizer in (make_tokenizer(), make_words()):
+                self.assertEqual(tokenizer.encode(traditional).ids, tokenizer.encode(simplified).ids)
+            self.assertNotIn(UNK, make_tokenizer().encode(traditional).ids)
+
     def test_a_second_subject_is_named_in_every_style(self):
         rng, others = random.Random(4), [s for s in scenes(1500) if s.other != "none"]
         for scene in others:
