@@ -16,12 +16,12 @@
 # The times are of the second chunk to the last; the fastest of the rounds counts. Leave the machine alone meanwhile.
 set -euo pipefail
 arguments=("$@")
-for ((i = 1; i < $#; i++)); do
-  # A folder is meant from where this was called.
-  [[ ${arguments[i - 1]} != --model ]] || arguments[i]=$(realpath -- "${arguments[i]}")
-done
 for ((i = 0; i < $#; i++)); do
-  [[ ${arguments[i]} != --model=* ]] || arguments[i]=--model=$(realpath -- "${arguments[i]#*=}")
+  # A folder is meant from where this was called.
+  case ${arguments[i]} in
+    --model=*) arguments[i]=--model=$(realpath -- "${arguments[i]#*=}") ;;
+    --model) ((i + 1 == $#)) || arguments[i + 1]=$(realpath -- "${arguments[i + 1]}") ;;
+  esac
 done
 script=$(readlink -f "${BASH_SOURCE[0]}")
 cd "$(dirname "$script")/.."

@@ -39,6 +39,15 @@ impl Fixture {
         Self { harness, bus, text: TextEncoder::new(model).unwrap(), id }
     }
 
+    /// With prompts from a live source whose clock stands at 0, after the first chunk, of so many frames, of the first one.
+    fn live(name: &str, first: u64) -> Self {
+        let mut fixture = Self::of(name, "video/x-latent", true);
+        fixture.harness.set_time(gst::ClockTime::ZERO).unwrap();
+        fixture.push("red", Some(0), None);
+        assert_eq!(frames(&[fixture.harness.pull().unwrap()]), [(0, first, true)]);
+        fixture
+    }
+
     fn push(&mut self, prompt: &str, pts: Option<u64>, duration: Option<u64>) {
         let embeds = self.text.encode(prompt, Some(""), &Cancel::new()).unwrap();
         let mut buffer = gst::Buffer::from_slice(embeds.to_safetensors().unwrap());
@@ -238,10 +247,7 @@ mod time {
 
     #[test]
     fn of_a_live_stream_is_kept_to() {
-        let mut fixture = Fixture::of("tiny-stream", "video/x-latent", true);
-        fixture.harness.set_time(gst::ClockTime::ZERO).unwrap();
-        fixture.push("red", Some(0), None);
-        assert_eq!(frames(&[fixture.harness.pull().unwrap()]), [(0, 5, true)]);
+        let mut fixture = Fixture::live("tiny-stream", 5);
         std::thread::sleep(std::time::Duration::from_millis(300));
         assert_eq!(fixture.harness.buffers_in_queue(), 0, "the next one's time has not come");
         // What comes on meanwhile does so at once.
@@ -261,10 +267,7 @@ mod time {
 
 #[test]
 fn a_clip_of_a_live_stream_begins_when_its_prompt_comes() {
-    let mut fixture = Fixture::of("tiny-clip", "video/x-latent", true);
-    fixture.harness.set_time(gst::ClockTime::ZERO).unwrap();
-    fixture.push("red", Some(0), None);
-    assert_eq!(frames(&[fixture.harness.pull().unwrap()]), [(0, 17, true)]);
+    let mut fixture = Fixture::live("tiny-clip", 17);
     for (prompt, start, now) in [("a dog", None, 4), ("red", Some(500), 8)] {
         let now = now * gst::ClockTime::SECOND;
         fixture.harness.set_time(now).unwrap();

@@ -44,8 +44,9 @@ pub fn model_latent(id: &str, manifest: &Manifest) -> gst::Caps {
         .build()
 }
 
-/// Returns `caps` with square pixels, such as what is made has.
-pub fn square(mut caps: gst::Caps) -> gst::Caps {
+/// Returns the caps of latent video that the package with `id` makes itself: the same, with square pixels.
+pub fn made_latent(id: &str, manifest: &Manifest) -> gst::Caps {
+    let mut caps = model_latent(id, manifest);
     caps.make_mut().set("pixel-aspect-ratio", gst::Fraction::new(1, 1));
     caps
 }

@@ -332,15 +332,16 @@ pub fn with_progress<T>(
 ) -> Result<T> {
     let progress = Progress::new(element, code, text.to_owned());
     let result = work();
-    progress.end(result.as_ref().err().map_or(gst::ProgressType::Complete, progress_of));
+    progress.end(progress_of(result.as_ref().err()));
     result
 }
 
-/// Returns how work ends by `error`.
-pub fn progress_of(error: &Error) -> gst::ProgressType {
+/// Returns how work ends by `error`, or without one.
+pub fn progress_of(error: Option<&Error>) -> gst::ProgressType {
     match error {
-        Error::Cancelled => gst::ProgressType::Canceled,
-        _ => gst::ProgressType::Error,
+        None => gst::ProgressType::Complete,
+        Some(Error::Cancelled) => gst::ProgressType::Canceled,
+        Some(_) => gst::ProgressType::Error,
     }
 }
 

@@ -85,7 +85,7 @@ impl Prompter {
         let _turn = glue::turn(self.model(), self.keep_loaded, cancel)?;
         let id = self.model().id();
         let progress = |kind, text: String| glue::post_progress(element, kind, "open", &text);
-        let failed = |error: &Error| match glue::progress_of(error) {
+        let failed = |error: &Error| match glue::progress_of(Some(error)) {
             gst::ProgressType::Canceled => {
                 progress(gst::ProgressType::Canceled, format!("the text encoder of {id} was stopped"));
             }

@@ -343,10 +343,8 @@ def train_network(run: Run, data: Latents) -> None:
                 stream.take(truth if stream.ends else made(call, truth, embeds, mask, drafts))
             told_loss, right = run.text.attribute_loss(embeds, wanted)
         underway.back(kind, stream)
-        open_to = unsure(draft) if sharpener and follows else torch.ones_like(subject[:, None])
-        weight = (sigma > LEAST).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT[kind] * subject[:, None])
-        if sharpener and follows:
-            weight = weight * (1 - open_to)
+        known, open_to = (1 - (share := unsure(draft)), share) if sharpener and follows else (1., 1.)  # to the error, and to the critic
+        weight = (sigma > LEAST).float()[:, None, :, None, None] * (1 + SUBJECT_WEIGHT[kind] * subject[:, None]) * known
         root = channel_weight[:, None].sqrt()
         error, change = weighted_errors((v.float() - target) * root, weight, sigma, None if fault is None else fault * root)
         guessing = draft_loss(draft, truth, subject, SUBJECT_WEIGHT[kind], channel_weight)[0]  # without a gradient where it is frozen

@@ -166,6 +166,16 @@ impl State {
         }
     }
 
+    /// Returns the segment that is on, if it is one in time.
+    fn time_segment(&self) -> Option<gst::FormattedSegment<gst::ClockTime>> {
+        self.segment.as_ref().and_then(time_segment)
+    }
+
+    /// Returns when what is shown at `pts` is due; `None` outside the segment.
+    fn running_time(&self, pts: gst::ClockTime) -> Option<gst::ClockTime> {
+        self.time_segment().map_or(Some(pts), |segment| segment.to_running_time(pts))
+    }
+
     /// Takes the next prompt, if nothing else has its turn before it.
     fn next_prompt(&mut self) -> Option<Prompt> {
         match self.arrived.pop_front()? {
@@ -184,7 +194,7 @@ impl State {
                 Arrived::Model(model) => self.go_on_with(model),
                 Arrived::Event(event) if is_segment(&event) => {
                     // What has been shown is not shown again, if it goes on in the same time.
-                    let shown = self.segment.as_ref().and_then(time_segment);
+                    let shown = self.time_segment();
                     let shown = shown.and_then(|segment| segment.to_running_time(self.next_pts));
                     let next_pts = shown
                         .zip(time_segment(&event))
@@ -609,7 +619,7 @@ impl LatentDiffuse {
     /// Returns the caps of all that the model can make, or of any latents while it is unknown.
     fn can(&self) -> gst::Caps {
         match &self.lock().model {
-            Some(model) => caps::square(caps::model_latent(model.id(), model.manifest())),
+            Some(model) => caps::made_latent(model.id(), model.manifest()),
             None => caps::any_latent(),
         }
     }

@@ -113,8 +113,8 @@ impl<P> Timeline<P> {
 
     /// Returns whether a prompt that comes now is on at once in a live stream, whose time has gone on while there was none.
     pub fn is_idle(&self) -> bool {
-        let is_over = |scene: &Scene<P>| scene.end.is_some_and(|end| end <= self.next_frame);
-        self.live && !self.goes_on && self.waiting.is_empty() && self.scene.as_ref().is_none_or(is_over)
+        let is_over = |scene: &Scene<P>| !self.goes_on && scene.end.is_some_and(|end| end <= self.next_frame);
+        self.live && self.waiting.is_empty() && self.scene.as_ref().is_none_or(is_over)
     }
 
     /// Returns how many prompts wait to come on.

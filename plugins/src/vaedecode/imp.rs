@@ -299,16 +299,6 @@ enum Failure {
     Flow(gst::FlowError),
 }
 
-impl Failure {
-    /// How work ends by it.
-    fn progress(&self) -> gst::ProgressType {
-        match self {
-            Self::Library(error) => glue::progress_of(error),
-            Self::Flow(_) => gst::ProgressType::Canceled,
-        }
-    }
-}
-
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Library(error)
@@ -424,7 +414,11 @@ impl VaeDecode {
             Ok::<(), Failure>(())
         });
         if let Some(progress) = progress {
-            progress.end(result.as_ref().err().map_or(gst::ProgressType::Complete, Failure::progress));
+            progress.end(match &result {
+                Ok(()) => gst::ProgressType::Complete,
+                Err(Failure::Library(error)) => glue::progress_of(Some(error)),
+                Err(Failure::Flow(_)) => gst::ProgressType::Canceled,
+            });
         }
         if turn.is_some() {
             stream.decoder.close();

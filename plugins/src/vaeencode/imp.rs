@@ -443,7 +443,7 @@ impl VaeEncode {
         let mut tell = |done, all| progress.iter().for_each(|progress| progress.tell(done, all));
         let result = stream.encoder.encode(&self.cancel, &mut tell);
         if let Some(progress) = progress {
-            progress.end(result.as_ref().err().map_or(gst::ProgressType::Complete, glue::progress_of));
+            progress.end(glue::progress_of(result.as_ref().err()));
         }
         if turn.is_some() {
             stream.encoder.close();

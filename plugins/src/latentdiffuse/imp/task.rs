@@ -11,7 +11,7 @@ use latentflow::{Ahead, DiffuseOptions, Diffuser, Error, Model, PromptEmbeds, va
 use super::super::stats::Stats;
 use super::super::timeline::{Span, Step, Timeline};
 use super::super::video::VideoPrompt;
-use super::{Arrived, CAT, LatentDiffuse, Prompt, Settings, State, is_segment, time_segment};
+use super::{Arrived, CAT, LatentDiffuse, Prompt, Settings, State, is_segment};
 use crate::caps::{self, LatentInfo};
 use crate::{glue, latent};
 
@@ -189,7 +189,7 @@ impl LatentDiffuse {
             let next_frame = timeline.next_frame();
             state.next_pts = work.info.frame_time(next_frame);
         }
-        let segment = state.segment.as_ref().and_then(time_segment);
+        let segment = state.time_segment();
         if pushed == Err(gst::FlowError::Eos)
             && segment.is_some_and(|segment| segment.flags().contains(gst::SegmentFlags::SEGMENT))
         {
@@ -344,7 +344,7 @@ impl LatentDiffuse {
     fn live_position(&self, state: &State) -> Option<gst::ClockTime> {
         let mut latency = gst::query::Latency::new();
         let live = self.sinkpad().peer_query(&mut latency) && latency.result().0;
-        let segment = state.segment.as_ref().and_then(time_segment);
+        let segment = state.time_segment();
         let position = |segment: gst::FormattedSegment<gst::ClockTime>| {
             segment.position_from_running_time(self.obj().current_running_time())
         };
@@ -356,9 +356,7 @@ impl LatentDiffuse {
     fn early(&self, state: &State, first_frame: u64) -> Option<Duration> {
         state.timeline.as_ref().filter(|timeline| timeline.is_live())?;
         let pts = state.info.as_ref()?.frame_time(first_frame);
-        let segment = state.segment.as_ref().and_then(time_segment);
-        let due = segment.map_or(Some(pts), |segment| segment.to_running_time(pts))?;
-        let early = due.checked_sub(self.obj().current_running_time()?)?;
+        let early = state.running_time(pts)?.checked_sub(self.obj().current_running_time()?)?;
         (!early.is_zero()).then(|| early.into())
     }
 
@@ -417,19 +415,8 @@ impl LatentDiffuse {
             if live && state.arrived.is_empty() && state.eos.is_none() {
                 return Step::Wait;
             }
-            let segment = state.segment.as_ref().and_then(time_segment);
-            let mut start = segment.as_ref().and_then(|segment| segment.start()).unwrap_or_default();
-            start = start.max(state.next_pts);
-            if let Some(now) = now {
-                // However late the first prompt comes, it is in time.
-                start = start.max(now);
-                if let Some(Arrived::Prompt(Prompt { start: Some(own), end: Some(end), .. })) =
-                    state.arrived.front_mut()
-                {
-                    // Nor is it shorter, unless the next one is due.
-                    *end += start.saturating_sub(*own);
-                }
-            }
+            let start = state.time_segment().and_then(|segment| segment.start()).unwrap_or_default();
+            let start = start.max(state.next_pts).max(now.unwrap_or_default());
             let default_frames = manifest.video.num_frames.default as u64;
             let goes_on = manifest.stream.is_some();
             let timeline = Timeline::new(info.frames_in(start), default_frames, goes_on, live);
@@ -442,8 +429,9 @@ impl LatentDiffuse {
             unreachable!("it was just made");
         };
         for mut prompt in prompts {
+            // However late it comes, it is in time, and no shorter unless the next one is due.
             if let Some(now) = now.filter(|_| timeline.is_idle()) {
-                prompt.not_before(now);
+                prompt.not_before(now.max(info.frame_time(timeline.next_frame())));
             }
             let Prompt { embeds, start, end } = prompt;
             let start = start.map(|time| info.frames_in(time));
@@ -482,7 +470,7 @@ impl LatentDiffuse {
         known: Option<&LatentInfo>,
         video: Option<&LatentInfo>,
     ) -> Result<LatentInfo, gst::FlowError> {
-        let mut can = caps::square(caps::model_latent(model.id(), model.manifest()));
+        let mut can = caps::made_latent(model.id(), model.manifest());
         if let Some(known) = known {
             // Frames are counted at this rate.
             can.make_mut().set("framerate", known.framerate);
@@ -554,7 +542,7 @@ impl LatentDiffuse {
                 return;
             }
             state.segment_pushed = true;
-            state.segment.clone().filter(|event| time_segment(event).is_some())
+            state.time_segment().and(state.segment.clone())
         };
         let segment = segment
             .unwrap_or_else(|| gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
@@ -710,9 +698,8 @@ impl LatentDiffuse {
         let running_time = self.obj().current_running_time();
         let lateness = self.lateness();
         let mut state = self.lock();
-        let segment = state.segment.as_ref().and_then(time_segment);
-        let due = segment.map_or(Some(work.pts), |segment| segment.to_running_time(work.pts));
-        let hit = running_time.zip(due).is_none_or(|(now, due)| now <= due + lateness);
+        let hit =
+            running_time.zip(state.running_time(work.pts)).is_none_or(|(now, due)| now <= due + lateness);
         let stats = &mut state.stats;
         let stream_started = *stats.started.get_or_insert(started);
         if stats.chunks == 0 {
