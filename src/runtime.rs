@@ -510,7 +510,7 @@ fn open_session(
                 .with_device_id(device)
                 .with_engine_cache(true)
                 .with_engine_cache_prefix(package.id())
-                .with_engine_cache_path(std::env::temp_dir().join("latentflow").display())
+                .with_engine_cache_path(engine_cache().display())
                 .build()
                 .error_on_failure(),
             ep::CUDA::default().with_device_id(device).build().error_on_failure(),
@@ -538,6 +538,14 @@ fn open_session(
         builder = builder.with_external_initializer_file_in_memory(name, Arc::from(&*weights))?;
     }
     builder.commit_from_memory(&bytes(file)?)
+}
+
+/// Where engines of TensorRT are kept: they are code, so in a folder of the user's own.
+fn engine_cache() -> PathBuf {
+    let absolute = |path: PathBuf| path.is_absolute().then_some(path);
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).and_then(absolute);
+    let cache = cache.or_else(|| Some(std::env::home_dir()?.join(".cache")).and_then(absolute));
+    cache.unwrap_or_else(std::env::temp_dir).join("latentflow")
 }
 
 fn first_line(text: &str) -> String {

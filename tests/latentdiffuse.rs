@@ -569,6 +569,63 @@ fn a_prompt_without_an_end_is_over_when_it_is_stopped() {
 }
 
 #[test]
+fn prompts_with_ends_are_over_when_they_are_stopped_and_who_stops_them_does_not_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let story = folder.path().join("story.txt");
+    std::fs::write(&story, "red\na cat\na dog\na bird\nred\na cat").unwrap();
+    for script in ["prompt=red", &format!("location={}", story.display())] {
+        let line = pipeline(&format!(
+            "textsrc name=t model={} {script} duration=3600000000000 ! latentdiffuse ! appsink name=out sync=false max-buffers=1",
+            package("tiny-stream").to_str().unwrap()
+        ));
+        let out = line.by_name("out").unwrap();
+        line.set_state(gst::State::Playing).unwrap();
+        let pull = || out.emit_by_name::<Option<gst::Sample>>("pull-sample", &[]);
+        assert!(pull().is_some());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        line.send_event(gst::event::Eos::new());
+        let rest = std::iter::from_fn(pull).count();
+        line.set_state(gst::State::Null).unwrap();
+        assert!(rest < 6, "{script}: {rest} chunks: those under way, and no more");
+    }
+}
+
+#[test]
+fn of_prompts_in_quick_succession_the_last_comes_on_next() {
+    let line = pipeline(&format!(
+        "textsrc name=t model={} prompt=red ! latentdiffuse ! appsink name=out sync=false max-buffers=1",
+        package("tiny-stream").to_str().unwrap()
+    ));
+    let (text, out) = (line.by_name("t").unwrap(), line.by_name("out").unwrap());
+    line.set_state(gst::State::Playing).unwrap();
+    let pull = || out.emit_by_name::<Option<gst::Sample>>("pull-sample", &[]).unwrap();
+    pull();
+    for prompt in ["a cat", "a dog", "a bird", "a cat", "a dog", "red bird"] {
+        text.set_property("prompt", prompt);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    // What was made ahead comes first.
+    let scenes = (0..12).filter(|_| pull().buffer().unwrap().flags().contains(gst::BufferFlags::DISCONT));
+    let scenes = scenes.count();
+    line.set_state(gst::State::Null).unwrap();
+    assert!((1..=2).contains(&scenes), "{scenes} scenes");
+}
+
+#[test]
+fn a_text_with_a_length_and_no_time_is_on_for_its_length() {
+    for (name, prompts, ends) in
+        [("tiny-stream", ["red"].as_slice(), [5, 9].as_slice()), ("tiny-clip", &["red", "a cat"], &[9, 18])]
+    {
+        let mut fixture = Fixture::new(name, "video/x-latent");
+        for prompt in prompts {
+            fixture.push(prompt, None, Some(375));
+        }
+        let made: Vec<u64> = fixture.finish().iter().map(|buffer| buffer.offset_end()).collect();
+        assert_eq!(made, ends, "{name}: nine frames each");
+    }
+}
+
+#[test]
 fn another_size_may_be_asked_for_at_any_time() {
     // An element that can't scale itself asks for it in the middle of a chunk.
     for between in ["", "videoconvert !"] {

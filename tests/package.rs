@@ -68,6 +68,22 @@ fn what_a_chunk_s_first_pass_finds_out_must_come_out() {
     assert!(error.contains("drafting_denoiser.onnx") && error.contains("`chunk_out_mean`"), "{error}");
 }
 
+#[test]
+fn a_graph_whose_output_says_that_it_has_other_channels_is_refused_where_the_package_opens() {
+    let copy = util::copy_of("tiny-guest");
+    let path = copy.path().join("denoiser.onnx");
+    let mut graph = std::fs::read(&path).unwrap();
+    let (output, four) = (b"prediction", [0x0a, 2, 8, 4]); // a dimension of 4 in ONNX's protobuf
+    let name = graph.windows(output.len()).rposition(|bytes| bytes == output).unwrap();
+    let channels = name + graph[name..].windows(four.len()).position(|bytes| bytes == four).unwrap();
+    graph[channels + 3] = 5;
+    std::fs::write(&path, graph).unwrap();
+    let error = Package::open(copy.path()).unwrap_err().to_string();
+    for words in ["denoiser.onnx", "`prediction` is [?,5,?,?,?]", "[?,4,?,?,?] is needed"] {
+        assert!(error.contains(words), "{error}");
+    }
+}
+
 /// What is wrong with tiny-guest once `from` is `to` in its manifest.
 fn wrong(name: &str, from: &str, to: &str) -> String {
     let copy = util::copy_of(name);

@@ -179,6 +179,67 @@ fn a_prompt_without_a_duration_waits_for_a_change() {
 }
 
 #[test]
+fn of_changes_in_quick_succession_all_but_the_last_may_be_left_out() {
+    let (mut harness, element, _) = textsrc(&[("prompt", "a cat")]);
+    let may = |buffer: gst::Buffer| buffer.flags().contains(gst::BufferFlags::DROPPABLE);
+    assert!(!may(harness.pull().unwrap()), "the first one begins the stream");
+    element.set_property("prompt", "a dog");
+    assert!(may(harness.pull().unwrap()));
+}
+
+#[test]
+fn a_change_of_a_prompt_with_a_duration_is_said_to_wait() {
+    let (mut harness, element, bus) = textsrc(&[("prompt", "a cat"), ("duration", "2000000000")]);
+    harness.pull().unwrap();
+    wait_for_eos(&mut harness);
+    element.set_property("prompt", "a cat");
+    assert_eq!(warning(&bus), None, "the same prompt is no change");
+    element.set_property("prompt", "a dog");
+    assert!(warning(&bus).unwrap().contains("after a seek"));
+    harness.push_upstream_event(gst::event::Seek::new(
+        1.0,
+        gst::SeekFlags::FLUSH,
+        gst::SeekType::Set,
+        gst::ClockTime::ZERO,
+        gst::SeekType::None,
+        gst::ClockTime::NONE,
+    ));
+    assert_eq!(pull(&mut harness).2, "a dog");
+}
+
+#[test]
+fn what_a_flush_lost_is_sent_again() {
+    let (mut harness, element, _) = textsrc(&[("prompt", "a cat")]);
+    for _ in 0..2 {
+        assert_eq!(pull(&mut harness), (Some(0), None, "a cat".into()));
+        assert!(element.send_event(gst::event::FlushStart::new()));
+        assert!(element.send_event(gst::event::FlushStop::new(true)));
+    }
+    assert_eq!(pull(&mut harness), (Some(0), None, "a cat".into()));
+    element.set_property("prompt", "a dog");
+    assert_eq!(pull(&mut harness).2, "a dog");
+}
+
+#[test]
+fn a_clip_of_default_length_leaves_its_length_to_the_model() {
+    let clip = ("model", &*package("tiny-clip"));
+    let (mut harness, element, _) = textsrc(&[clip, ("prompt", "a cat")]);
+    let (start, duration, _) = {
+        let buffer = harness.pull().unwrap();
+        (buffer.pts(), buffer.duration(), ())
+    };
+    assert_eq!((start, duration), (Some(gst::ClockTime::ZERO), None));
+    wait_for_eos(&mut harness);
+    let about = element.query_duration::<gst::ClockTime>().unwrap();
+    assert_eq!(about, gst::ClockTime::from_nseconds(17 * SECOND.nseconds() / 24));
+
+    let (_folder, path) = file("prompts.txt", "a cat\na dog\na bird".as_bytes());
+    let (mut harness, ..) = textsrc(&[clip, ("location", path.to_str().unwrap())]);
+    let spans = [(); 3].map(|()| harness.pull().map(|b| (b.pts(), b.duration())).unwrap());
+    assert_eq!(spans, [(Some(gst::ClockTime::ZERO), None), (None, None), (None, None)]);
+}
+
+#[test]
 fn stopping_ends_the_wait() {
     for state in [gst::State::Ready, gst::State::Null] {
         let (mut harness, element, _) = textsrc(&[("prompt", "a cat")]);
@@ -408,7 +469,7 @@ fn a_file_that_cannot_be_played_is_named_with_the_place() {
     let cases: [(&str, &[u8], &str); 6] = [
         ("bytes.txt", b"a cat\n\xff\n", "line 2 is not UTF-8"),
         ("empty.txt", b"\n# nothing\n", "no prompt"),
-        ("broken.srt", b"1\n00:00:00,000 --> nowhere\na cat\n", "line 2 "),
+        ("broken.srt", b"1\n00:00:00,000 --> nowhere\na cat\n", "line 2: "),
         ("empty.srt", b"", "no cue"),
         ("backwards.srt", b"1\n00:00:02,000 --> 00:00:01,000\na cat\n", "cue 1 "),
         ("broken.vtt", b"a cat\n", "line 1 "),
@@ -452,6 +513,28 @@ fn lines_on_standard_input_are_prompts_when_they_come() {
     let output = child.wait_with_output().unwrap();
     let output = String::from_utf8(output.stdout).unwrap();
     assert!(output.contains("(Some(0), None, \"a cat\")\n(None, None, \"一只狗\")\n"), "{output}");
+}
+
+#[test]
+fn standard_input_without_a_prompt_is_an_error() {
+    if std::env::var_os(READS_STANDARD_INPUT).is_some() {
+        let (element, bus) = element("textsrc", &[("location", "-")]);
+        let mut harness = Harness::with_element(&element, None, Some("src"));
+        harness.play();
+        wait_for_eos(&mut harness);
+        println!("{}", error(&bus));
+        return;
+    }
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "standard_input_without_a_prompt_is_an_error", "--nocapture"])
+        .env(READS_STANDARD_INPUT, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"# no\n\n").unwrap();
+    let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+    assert!(output.contains("standard input") && output.contains("it holds no prompt"), "{output}");
 }
 
 #[test]
@@ -502,6 +585,8 @@ fn a_text_keeps_its_span() {
     let caps = harness.sinkpad().unwrap().current_caps().unwrap();
     assert!(caps.structure(0).unwrap().get::<&str>("model").unwrap().starts_with("tiny-stream-"));
     assert_eq!(element.property::<String>("active-execution-provider"), "cpu");
+    harness.push(text("\u{feff}a dog", None, None)).unwrap();
+    assert_eq!(pull(&mut harness).2, "a dog");
     assert_eq!(warning(&bus), None);
     harness.push(text("a Unicorn", None, None)).unwrap();
     assert!(warning(&bus).unwrap().contains("`Unicorn`"));
@@ -570,7 +655,7 @@ fn text_that_is_none_is_an_error() {
     assert_eq!(harness.push(buffer), Err(gst::FlowError::Error));
     let error = error(&bus);
     assert!(error.matches(gst::StreamError::Decode));
-    assert!(error.message().contains("0:00:02") && error.message().contains("utf-8"), "{error}");
+    assert!(error.message().contains("0:00:02") && error.message().contains("UTF-8"), "{error}");
 }
 
 #[test]
@@ -584,6 +669,20 @@ fn bytes_are_lines_of_prompts() {
     harness.push(text("rd", None, None)).unwrap();
     harness.push_event(gst::event::Eos::new());
     assert_eq!(pull(&mut harness), (None, None, "a bird".into()));
+}
+
+#[test]
+fn lines_of_two_streams_are_not_joined() {
+    let (_first, first) = file("first.txt", b"a cat");
+    let (_second, second) = file("second.txt", b"a dog\n");
+    let prompts = run(&format!(
+        "concat name=c ! textencode model={} ! fakesink name=sink filesrc location={} ! text/x-raw,format=utf8 ! c. \
+         filesrc location={} ! text/x-raw,format=utf8 ! c.",
+        package("tiny-stream"),
+        first.display(),
+        second.display()
+    ));
+    assert_eq!(prompts.iter().map(|prompt| &*prompt.2).collect::<Vec<_>>(), ["a cat", "a dog"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use latentflow::Cancel;
 
-use crate::storyboard::prompt_in_line;
+use crate::storyboard::{prompt_in_line, text_of};
 
 /// Lines longer than this many bytes are refused: they are no prompts.
 const LINE_LIMIT: u64 = 1 << 20;
@@ -77,8 +77,9 @@ impl LineQueue {
                 }
                 _ => (),
             }
-            let line = std::str::from_utf8(&bytes).map_err(|_| format!("line {number} is not UTF-8"))?;
-            let Some(prompt) = prompt_in_line(line) else { continue };
+            let Some(prompt) = prompt_in_line(text_of(&bytes, format_args!("line {number}"))?) else {
+                continue;
+            };
             let full = |queue: &mut Queue| queue.prompts.len() >= AHEAD;
             let mut queue =
                 self.changed.wait_while(self.lock(), full).unwrap_or_else(PoisonError::into_inner);
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn what_is_no_text_fails_after_what_was() {
-        let failed = Next::Failed("line 2 is not UTF-8".into());
+        let failed = Next::Failed("line 2 is not UTF-8: save the text as UTF-8".into());
         assert_eq!(all(b"a cat\na d\xffg\na bird\n"), [prompt("a cat"), failed]);
     }
 

@@ -52,7 +52,7 @@ fn entity(text: &str) -> Option<(Option<char>, usize)> {
                 Some(hex) => u32::from_str_radix(hex, 16),
                 None => number.parse(),
             };
-            char::from_u32(code.ok()?)?
+            char::from_u32(code.ok()?).filter(|character| *character != '\0')?
         }
     };
     Some((Some(character), end + 2))
@@ -82,7 +82,7 @@ mod tests {
             "2 < 3 > 1",
             "I <3 cats, dogs > birds",
             "a {cat} & a dog",
-            "&unknown; &#xffffffff; &;",
+            "&unknown; &#xffffffff; &#0; &;",
             "<",
             "&",
             "<i",

@@ -33,13 +33,17 @@ impl Storyboard {
     /// [`Error::NotFound`] and [`Error::Package`] name the file, and the line or cue that can't be read.
     pub fn read(path: &Path, line_start: impl Fn(u64) -> gst::ClockTime) -> Result<Self> {
         let text = read_text(path)?;
-        let extension = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-        let cues = match extension.as_deref() {
-            Some("srt") => cues(parse_srt(&text)),
-            Some("vtt") => cues(parse_vtt(&text)),
-            _ => lines(&text, line_start),
+        let cues = match Format::of(path) {
+            Format::SubRip => cues(parse_srt(&text)),
+            Format::WebVtt => cues(parse_vtt(&text)),
+            Format::Lines => lines(&text, line_start),
         };
         cues.map(Self).map_err(|reason| wrong(path, reason))
+    }
+
+    /// Returns whether the file at `path` is one of subtitles, which says when each prompt is on.
+    pub fn has_times(path: &Path) -> bool {
+        Format::of(path) != Format::Lines
     }
 
     /// Returns the cue with index `index`.
@@ -55,6 +59,24 @@ impl Storyboard {
     /// Returns when the last cue ends.
     pub fn duration(&self) -> gst::ClockTime {
         self.0.last().map_or(gst::ClockTime::ZERO, |cue| cue.end)
+    }
+}
+
+/// What a file of prompts is, by its name.
+#[derive(Debug, PartialEq, Eq)]
+enum Format {
+    SubRip,
+    WebVtt,
+    Lines,
+}
+
+impl Format {
+    fn of(path: &Path) -> Self {
+        match path.extension().map(|e| e.to_string_lossy().to_lowercase()).as_deref() {
+            Some("srt") => Self::SubRip,
+            Some("vtt") => Self::WebVtt,
+            _ => Self::Lines,
+        }
     }
 }
 
@@ -81,11 +103,22 @@ fn read_text(path: &Path) -> Result<String> {
     if let [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] = bytes[..] {
         return utf16(&bytes).ok_or_else(|| wrong(path, "it begins as UTF-16 does, and is not"));
     }
-    String::from_utf8(bytes).map_err(|e| {
-        let valid = &e.as_bytes()[..e.utf8_error().valid_up_to()];
-        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
-        wrong(path, format!("line {line} is not UTF-8"))
-    })
+    let lines = bytes.split_inclusive(|byte| *byte == b'\n').zip(1..);
+    let lines = lines.map(|(line, number)| text_of(line, format_args!("line {number}")));
+    lines.collect::<Result<String, _>>().map_err(|reason| wrong(path, reason))
+}
+
+/// Returns the text of `source`, a line for example.
+///
+/// # Errors
+/// It says what is wrong with it, and the cure.
+pub fn text_of(bytes: &[u8], source: impl std::fmt::Display) -> Result<&str, String> {
+    let wrong = |what: &str| format!("{source} {what}: save the text as UTF-8");
+    let text = std::str::from_utf8(bytes).map_err(|_| wrong("is not UTF-8"))?;
+    if text.contains('\0') {
+        return Err(wrong("holds a zero byte, as no text in UTF-8 does"));
+    }
+    Ok(text)
 }
 
 /// Returns the text in `bytes` of UTF-16, which begin with a mark of their order.
@@ -124,44 +157,71 @@ fn lines(text: &str, start: impl Fn(u64) -> gst::ClockTime) -> Result<Vec<Cue>, 
 type RawCue = (u64, u64, Vec<String>);
 
 /// What the parser of subtitles is strict about and files are not: marks of byte order, blanks around lines, a missing
-/// end of line, positions behind the times, a dot for a comma. Lines stay where they are, for messages; an arrow after
-/// anything but a time is text.
-fn tidy(text: &str, point: char) -> String {
+/// end of line, positions behind the times, how times are written, a note's first line without a note. Lines stay where they are,
+/// for messages; an arrow after anything but a time is text.
+fn tidy(text: &str, point: char) -> Result<String, String> {
     let mut tidy = String::with_capacity(text.len() + 2);
-    for line in text.trim_start_matches('\u{feff}').lines().map(str::trim) {
-        match line.split_once("-->").filter(|(start, _)| is_time(start)) {
-            Some((start, rest)) => {
-                let end = rest.split_whitespace().next().unwrap_or_default();
-                let times = format!("{} --> {end}", start.trim()).replace(['.', ','], &point.to_string());
-                tidy.push_str(&times);
+    let mut lines = (1..).zip(text.trim_start_matches('\u{feff}').lines().map(str::trim)).peekable();
+    while let Some((number, line)) = lines.next() {
+        if let Some((start, rest)) = line.split_once("-->").filter(|(start, _)| is_like_a_time(start)) {
+            let end = rest.split_whitespace().next().unwrap_or_default();
+            let time = |text: &str| {
+                let wrong = || format!("line {number}: `{text}` is no time; write 00:01:02.500");
+                time(text).map(|time| time.replace('.', &point.to_string())).ok_or_else(wrong)
+            };
+            tidy.push_str(&format!("{} --> {}", time(start.trim())?, time(end)?));
+            if lines.peek().is_none_or(|(_, next)| next.is_empty()) {
+                return Err(format!(
+                    "the cue in line {number} holds no prompt; write one, or delete the cue"
+                ));
             }
-            None => tidy.push_str(line),
+        } else if line == "NOTE" && point == '.' {
+            while lines.next_if(|(_, line)| !line.is_empty()).is_some() {
+                tidy.push('\n');
+            }
+        } else {
+            tidy.push_str(line);
         }
         tidy.push('\n');
     }
-    tidy
+    Ok(tidy)
 }
 
-/// Returns whether `text` may be a time.
-fn is_time(text: &str) -> bool {
+/// Returns whether `text` is meant for a time.
+fn is_like_a_time(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_digit())
-        && text.chars().all(|c| c.is_ascii_digit() || ":., \t".contains(c))
+        && text.contains(':')
+        && !text.trim().contains(char::is_whitespace)
+}
+
+/// Returns a time as hours, minutes and seconds of two digits and milliseconds of three: hours and trailing digits may be missing, and a comma may be a dot.
+fn time(text: &str) -> Option<String> {
+    let (whole, fraction) = text.split_once(['.', ',']).unwrap_or((text, "0"));
+    let fields: Vec<u8> = whole.split(':').map(|field| field.parse().ok()).collect::<Option<_>>()?;
+    let [hours, minutes, seconds] = match fields[..] {
+        [minutes, seconds] => [0, minutes, seconds],
+        [hours, minutes, seconds] => [hours, minutes, seconds],
+        _ => return None,
+    };
+    let digits = fraction.len() <= 9 && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    (digits && minutes < 60 && seconds < 60)
+        .then(|| format!("{hours:02}:{minutes:02}:{seconds:02}.{fraction:0<3.3}"))
 }
 
 /// Returns whether a line of a cue's text is what a cue begins with.
 fn are_times(line: &str) -> bool {
     let both = line.split_once("-->").map(|(start, end)| [start.trim(), end.trim()]);
-    both.is_some_and(|both| both.iter().all(|time| is_time(time) && time.contains(':')))
+    both.is_some_and(|both| both.into_iter().all(|text| time(text).is_some()))
 }
 
 fn parse_srt(text: &str) -> Result<Vec<RawCue>, String> {
-    let srt = subtp::srt::SubRip::parse(&tidy(text, ',')).map_err(|e| syntax(&e))?;
+    let srt = subtp::srt::SubRip::parse(&tidy(text, ',')?).map_err(|e| syntax(&e))?;
     let millis = |t: subtp::srt::SrtTimestamp| millis(t.hours, t.minutes, t.seconds, t.milliseconds);
     Ok(srt.subtitles.into_iter().map(|cue| (millis(cue.start), millis(cue.end), cue.text)).collect())
 }
 
 fn parse_vtt(text: &str) -> Result<Vec<RawCue>, String> {
-    let vtt = subtp::vtt::WebVtt::parse(&tidy(text, '.')).map_err(|e| syntax(&e))?;
+    let vtt = subtp::vtt::WebVtt::parse(&tidy(text, '.')?).map_err(|e| syntax(&e))?;
     let millis = |t: subtp::vtt::VttTimestamp| millis(t.hours, t.minutes, t.seconds, t.milliseconds);
     let cues = vtt.blocks.into_iter().filter_map(|block| match block {
         subtp::vtt::VttBlock::Que(cue) => Some(cue),
@@ -286,6 +346,20 @@ mod tests {
             spans(&read("story.srt", instant.as_bytes()).unwrap()),
             [(0, 1000, "a cat"), (1000, 2000, "a dog")]
         );
+        for (srt, times) in
+            [("0:00:01,5 --> 0:00:02", (1500, 2000)), ("00:01.25 --> 00:03,000", (1250, 3000))]
+        {
+            let text = format!("1\n0:0:0,0 --> 0:0:1,0\na cat\n\n2\n{srt}\na dog\n");
+            assert_eq!(
+                spans(&read("story.srt", text.as_bytes()).unwrap()),
+                [(0, times.0, "a cat"), (times.0, times.1, "a dog")]
+            );
+        }
+        let notes = "WEBVTT\n\nNOTE\nnot a prompt\nat all\n\n0:00.000 --> 0:01.000\na cat\n\nNOTE\n\n0:01.0 --> 0:02.0\na dog\n";
+        assert_eq!(
+            spans(&read("story.vtt", notes.as_bytes()).unwrap()),
+            [(0, 1000, "a cat"), (1000, 2000, "a dog")]
+        );
         let arrow = "1\n00:00:00,000 --> 00:00:01,000\na cat --> a dog, v1.2 of it\n";
         let board = read("story.srt", arrow.as_bytes()).unwrap();
         assert_eq!(spans(&board), [(0, 1000, "a cat --> a dog, v1.2 of it")]);
@@ -303,8 +377,13 @@ mod tests {
             assert!(error.contains(part), "{error}");
         };
         let good = "1\n00:00:00,000 --> 00:00:01,000\na cat\n\n";
-        refuse("a.srt", &format!("{good}2\n00:00:xx,000 --> 00:00:02,000\na dog\n"), "line 6 ");
-        refuse("a.srt", &format!("{good}2\n00:00:01,000 --> 00:00:02,000\n\n"), "line ");
+        refuse(
+            "a.srt",
+            &format!("{good}2\n00:00:xx,000 --> 00:00:02,000\na dog\n"),
+            "line 6: `00:00:xx,000`",
+        );
+        refuse("a.vtt", "WEBVTT\n\n00:61.0 --> 01:02.0\na cat\n", "line 3: `00:61.0` is no time");
+        refuse("a.srt", &format!("{good}2\n00:00:01,000 --> 00:00:02,000\n\n"), "line 6 holds no prompt");
         refuse("a.srt", &format!("{good}2\n00:00:03,000 --> 00:00:02,000\na dog\n"), "cue 2 ends at 2000 ms");
         refuse(
             "a.srt",
@@ -331,7 +410,9 @@ mod tests {
         );
         assert!(read("a.txt", b"\xff\xfea").unwrap_err().contains("UTF-16"));
         let error = read("a.txt", b"a cat\na d\xffg\n").unwrap_err();
-        assert!(error.contains("line 2 is not UTF-8"), "{error}");
+        assert!(error.contains("line 2 is not UTF-8: save the text as UTF-8"), "{error}");
+        let error = read("a.txt", b"c\0a\0t\0").unwrap_err();
+        assert!(error.contains("line 1 holds a zero byte"), "{error}");
     }
 
     #[test]

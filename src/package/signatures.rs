@@ -118,7 +118,7 @@ impl<'a> Check<'a> {
                 _ => graph.parameter(input)?,
             }
         }
-        graph.output("latents", 5)?;
+        graph.output("latents", &latents)?;
         graph.offer(&conditioner.file, &["latents"], !conditioner.required, offers)?;
         let Some(step) = &conditioner.step else { return Ok(()) };
         let step = self.graph(step);
@@ -134,19 +134,19 @@ impl<'a> Check<'a> {
                 },
             }
         }
-        step.output("sample", 5)
+        step.output("sample", &latents)
     }
 
     fn denoisers(&self, offers: &Offers) -> Result<()> {
-        let channels = Some(self.m.latents.channels);
+        let latents = [None, Some(self.m.latents.channels), None, None, None];
         for denoiser in &self.m.denoisers {
             let graph = self.graph(&denoiser.file);
-            graph.input("latents", ElementType::F32, &[None, channels, None, None, None])?;
+            graph.input("latents", ElementType::F32, &latents)?;
             let timestep = graph.find_input("timestep", ElementType::F32)?;
             if !(1..=2).contains(&timestep.shape.len()) {
                 return Err(graph.wrong("timestep", &timestep.shape, "[B] or [B,T]"));
             }
-            graph.output("prediction", 5)?;
+            graph.output("prediction", &latents)?;
             for input in &graph.signature.inputs {
                 match input.name.as_str() {
                     "latents" | "timestep" => (),
@@ -175,17 +175,20 @@ impl<'a> Check<'a> {
         input: (&str, Option<usize>, usize),
         output: (&str, Option<usize>, usize),
     ) -> Result<()> {
-        let mut shape = [None; 5];
-        shape[input.2] = input.1;
+        let shape = |(_, channels, axis)| {
+            let mut shape = [None; 5];
+            shape[axis] = channels;
+            shape
+        };
         for file in codec.files() {
             let graph = self.graph(file);
             let is_step = codec.step.as_deref() == Some(file);
-            graph.input(input.0, ElementType::F32, &shape)?;
-            graph.output(output.0, 5)?;
+            graph.input(input.0, ElementType::F32, &shape(input))?;
+            graph.output(output.0, &shape(output))?;
             for other in graph.signature.inputs.iter().filter(|i| i.name != input.0) {
                 match other.name.as_str() {
                     "decode_noise" if input.0 == "latents" => {
-                        graph.input("decode_noise", ElementType::F32, &shape)?
+                        graph.input("decode_noise", ElementType::F32, &shape(input))?
                     }
                     name if is_step && state_out_of(name).is_some() => (),
                     _ => graph.parameter(other)?,
@@ -249,14 +252,15 @@ impl<'a> GraphCheck<'a> {
         self.signature.output(name).ok_or_else(missing)
     }
 
-    fn output(&self, name: &str, rank: usize) -> Result<()> {
+    /// The output `name`, if it says of what shape it is, has this one.
+    fn output(&self, name: &str, shape: &[Option<usize>]) -> Result<()> {
         let output = self.find_output(name)?;
         if output.element_type != ElementType::F32 {
             let reason = format!("output `{name}` is {:?}, but F32 is needed", output.element_type);
             return Err(Error::package(&self.path, reason));
         }
-        if !output.shape.is_empty() && output.shape.len() != rank {
-            return Err(self.wrong(name, &output.shape, &format!("a tensor of {rank} dimensions")));
+        if !output.shape.is_empty() && !fits(&output.shape, shape) {
+            return Err(self.wrong(name, &output.shape, &shape_text(shape)));
         }
         Ok(())
     }
@@ -352,7 +356,7 @@ impl<'a> GraphCheck<'a> {
     /// `past` is what the output `present_…` of the chunk before was.
     fn past(&self, past: &TensorInfo) -> Result<()> {
         let Some(present) = present_of(&past.name) else { return Ok(()) };
-        self.output(&present, 5)?;
+        self.output(&present, &[None; 5])?;
         self.input(&past.name, ElementType::F32, &[None; 5])?;
         if past.shape[0].is_none() || past.shape[4].is_none() {
             return Err(self.wrong(&past.name, &past.shape, "[layers,?,?,?,width] with both numbers"));
@@ -363,7 +367,7 @@ impl<'a> GraphCheck<'a> {
     /// `input` is nothing in a chunk's first pass, and what the output `chunk_out_…` of that was in its others.
     fn of_chunk(&self, input: &TensorInfo) -> Result<()> {
         let Some(found_out) = chunk_out_of(&input.name) else { return Ok(()) };
-        self.output(&found_out, input.shape.len())?;
+        self.output(&found_out, &vec![None; input.shape.len()])?;
         self.find_input(&input.name, ElementType::F32)?;
         if input.shape.get(1).is_none_or(Option::is_some) {
             let expected = "[B,?,…], whose second axis is empty in a chunk's first pass,";

@@ -75,7 +75,9 @@ enum Arrived {
 struct Prompt {
     embeds: Arc<PromptEmbeds>,
     start: Option<gst::ClockTime>,
-    end: Option<gst::ClockTime>,
+    duration: Option<gst::ClockTime>,
+    /// Whether a later one takes its place, if it has not come on by then.
+    replaceable: bool,
 }
 
 struct State {
@@ -517,21 +519,36 @@ impl LatentDiffuse {
         let failed = |error: Error| glue::flow_error(&*self.obj(), &error);
         let map = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
         let embeds = Arc::new(PromptEmbeds::from_safetensors(&map).map_err(failed)?);
-        let start = buffer.pts();
-        let end = start.zip(buffer.duration()).map(|(start, duration)| start + duration);
+        let replaceable = buffer.flags().contains(gst::BufferFlags::DROPPABLE);
+        let prompt = Prompt { embeds, start: buffer.pts(), duration: buffer.duration(), replaceable };
 
+        let id = pad.stream_id();
+        let is_stopped = |state: &State| id.as_ref().is_some_and(|id| state.stopped.contains(id));
         let mut state = self.lock();
-        while state.waiting() >= MAX_WAITING && !state.flushing && state.flow.is_ok() {
+        if let Some(Arrived::Prompt(Prompt { replaceable: true, .. })) = state.arrived.back()
+            && replaceable
+        {
+            state.arrived.pop_back();
+        }
+        while state.waiting() >= MAX_WAITING
+            && !replaceable
+            && !is_stopped(&state)
+            && !state.flushing
+            && state.flow.is_ok()
+        {
             state = self.wait(state);
         }
         if state.flushing {
             return Err(gst::FlowError::Flushing);
         }
         state.flow?;
+        if is_stopped(&state) {
+            return Ok(gst::FlowSuccess::Ok);
+        }
         if state.model.is_none() {
             return Err(gst::FlowError::NotNegotiated);
         }
-        state.arrived.push_back(Arrived::Prompt(Prompt { embeds, start, end }));
+        state.arrived.push_back(Arrived::Prompt(prompt));
         self.changed.notify_all();
         Ok(gst::FlowSuccess::Ok)
     }
@@ -556,8 +573,13 @@ impl LatentDiffuse {
                 true
             }
             EventView::CustomDownstreamOob(stop) if stop.structure().is_some_and(|s| s.name() == STOP) => {
-                let id = stop.structure().and_then(|s| s.get("stream-id").ok());
-                self.lock().stopped.extend(id);
+                let id: Option<glib::GString> = stop.structure().and_then(|s| s.get("stream-id").ok());
+                let mut state = self.lock();
+                // Of a stream whose prompts are all here the end has been told.
+                state.is_cut |= state.eos.is_some() && id == pad.stream_id();
+                state.stopped.extend(id);
+                drop(state);
+                self.changed.notify_all();
                 true
             }
             // Latents go on where prompts pause.

@@ -13,8 +13,19 @@ pub struct Span<P> {
     pub prompt: P,
     /// The frame at which it comes on; `None` is as soon as possible.
     pub start: Option<u64>,
-    /// One past its last frame; `None` is open-ended.
-    pub end: Option<u64>,
+    /// Where it ends; `None` is open-ended.
+    pub end: Option<End>,
+    /// Whether a later one takes its place, if it has not come on by then.
+    pub replaceable: bool,
+}
+
+/// Where a prompt ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum End {
+    /// Before this frame.
+    Before(u64),
+    /// After as many frames.
+    After(u64),
 }
 
 /// What to do next.
@@ -54,6 +65,8 @@ pub struct Timeline<P> {
     ended: bool,
     /// Something else is to come at once.
     cut: bool,
+    /// Nothing is to come.
+    stopped: bool,
     /// An open-ended prompt that the stream's end meets earlier still gets as many frames; where a scene can't go on, it has as many.
     default_frames: u64,
     /// Whether a scene can go on past its prompt's end.
@@ -74,6 +87,7 @@ impl<P> Timeline<P> {
             begun: false,
             ended: false,
             cut: false,
+            stopped: false,
             default_frames,
             goes_on,
             live,
@@ -88,6 +102,9 @@ impl<P> Timeline<P> {
 
     /// Adds a prompt.
     pub fn push(&mut self, span: Span<P>) {
+        if span.replaceable {
+            self.waiting.retain(|waiting| !waiting.replaceable);
+        }
         self.waiting.push_back(span);
     }
 
@@ -99,6 +116,12 @@ impl<P> Timeline<P> {
     /// Says that no prompt follows, and that an open-ended one is over after a chunk at least.
     pub fn cut(&mut self) {
         (self.ended, self.cut) = (true, true);
+    }
+
+    /// Says that nothing follows, and that the prompt that is on, or else a stream's first, is over after a chunk at least, whatever its end.
+    pub fn stop(&mut self) {
+        (self.ended, self.stopped) = (true, true);
+        self.waiting.truncate(usize::from(!self.begun));
     }
 
     /// Returns whether the stream is live.
@@ -145,7 +168,11 @@ impl<P> Timeline<P> {
                 }
                 self.begun = true;
                 let default_end = self.next_frame + self.default_frames;
-                let end = span.end.or((!self.goes_on).then_some(default_end));
+                let end = span.end.map(|end| match end {
+                    End::Before(frame) => frame,
+                    End::After(frames) => self.next_frame + frames,
+                });
+                let end = end.or((!self.goes_on).then_some(default_end));
                 self.scene = Some(Scene { prompt: span.prompt, start: self.next_frame, end, default_end });
                 continue;
             };
@@ -154,7 +181,9 @@ impl<P> Timeline<P> {
                 // Every prompt gets a chunk, also when the next one is there already.
                 Some(Span { start: None, .. }) if scene_start => None,
                 Some(next) => Some(next.start.unwrap_or(self.next_frame)),
-                None if self.cut && scene.end.is_none() => (!scene_start).then_some(self.next_frame),
+                None if self.stopped || (self.cut && scene.end.is_none()) => {
+                    (!scene_start).then_some(self.next_frame)
+                }
                 None if self.ended => Some(scene.end.unwrap_or(scene.default_end)),
                 None => scene.end.filter(|_| !self.live || !self.goes_on),
             };
@@ -203,9 +232,13 @@ mod tests {
     fn timeline(prompts: &[(&'static str, Option<u64>, Option<u64>)]) -> Timeline<&'static str> {
         let mut timeline = Timeline::new(0, 17, true, false);
         for &(prompt, start, end) in prompts {
-            timeline.push(Span { prompt, start, end });
+            timeline.push(span(prompt, start, end));
         }
         timeline
+    }
+
+    fn span(prompt: &'static str, start: Option<u64>, end: Option<u64>) -> Span<&'static str> {
+        Span { prompt, start, end: end.map(End::Before), replaceable: false }
     }
 
     /// Plays a stream to its end or until it waits: prompt, first frame, frames, scene start.
@@ -236,7 +269,7 @@ mod tests {
     fn a_chunk_that_meets_the_end_waits_to_hear_what_follows() {
         let mut timeline = timeline(&[("a", Some(0), Some(12))]);
         assert_eq!(play(&mut timeline), (vec![("a", 0, 5, true)], Step::Wait));
-        timeline.push(Span { prompt: "b", start: Some(20), end: Some(22) });
+        timeline.push(span("b", Some(20), Some(22)));
         timeline.end();
         let rest = vec![("a", 5, 8, false), ("a", 13, 7, false), ("b", 20, 2, true)];
         assert_eq!(play(&mut timeline), (rest, Step::End));
@@ -254,7 +287,7 @@ mod tests {
     #[test]
     fn after_a_seek_the_prompt_that_is_on_starts_at_its_own_start() {
         let mut timeline = Timeline::new(30, 17, true, false);
-        timeline.push(Span { prompt: "a", start: Some(24), end: Some(29) });
+        timeline.push(span("a", Some(24), Some(29)));
         timeline.end();
         assert_eq!(play(&mut timeline), (vec![("a", 24, 5, true)], Step::End));
     }
@@ -262,7 +295,7 @@ mod tests {
     #[test]
     fn who_joins_a_prompt_begins_in_its_middle() {
         let mut timeline = Timeline::new(27, 17, true, false).joining();
-        timeline.push(Span { prompt: "a", start: Some(24), end: Some(29) });
+        timeline.push(span("a", Some(24), Some(29)));
         timeline.end();
         assert_eq!(play(&mut timeline), (vec![("a", 27, 2, true)], Step::End));
         assert_eq!(timeline.next_frame(), 29);
@@ -279,6 +312,45 @@ mod tests {
     }
 
     #[test]
+    fn what_is_stopped_is_over_after_a_chunk_and_nothing_follows() {
+        let mut timeline = timeline(&[("a", Some(0), Some(100)), ("b", Some(100), Some(200))]);
+        timeline.next(true, chunk);
+        timeline.stop();
+        assert_eq!(play(&mut timeline), (vec![("a", 0, 5, true)], Step::End));
+    }
+
+    #[test]
+    fn what_is_stopped_before_it_began_has_a_chunk() {
+        let mut timeline = timeline(&[("a", Some(0), Some(100)), ("b", Some(100), Some(200))]);
+        timeline.stop();
+        assert_eq!(play(&mut timeline), (vec![("a", 0, 5, true)], Step::End));
+    }
+
+    #[test]
+    fn of_prompts_that_take_each_other_s_place_the_last_comes_on() {
+        let mut timeline = timeline(&[("a", Some(0), None)]);
+        timeline.next(true, chunk);
+        timeline.advance(5);
+        for prompt in ["b", "c", "d"] {
+            timeline.push(Span { replaceable: true, ..span(prompt, None, None) });
+        }
+        assert_eq!(timeline.waiting(), 1);
+        timeline.cut();
+        assert_eq!(play(&mut timeline), (vec![("d", 5, 5, true)], Step::End));
+    }
+
+    #[test]
+    fn a_prompt_without_a_time_of_its_own_has_its_length_where_it_comes_on() {
+        for goes_on in [true, false] {
+            let mut timeline = Timeline::new(0, 17, goes_on, false);
+            timeline.push(span("a", Some(0), Some(5)));
+            timeline.push(Span { end: Some(End::After(4)), ..span("b", None, None) });
+            timeline.end();
+            assert_eq!(play(&mut timeline), (vec![("a", 0, 5, true), ("b", 5, 4, true)], Step::End));
+        }
+    }
+
+    #[test]
     fn an_open_ended_prompt_goes_on_until_the_next_one() {
         let mut timeline = timeline(&[("a", Some(0), None)]);
         for (first_frame, frames) in [(0, 5), (5, 8), (13, 8), (21, 8)] {
@@ -286,7 +358,7 @@ mod tests {
             assert_eq!(timeline.next(true, chunk), Step::Generate { scene_start, first_frame, frames });
             timeline.advance(frames);
         }
-        timeline.push(Span { prompt: "b", start: None, end: None });
+        timeline.push(span("b", None, None));
         assert_eq!(
             timeline.next(true, chunk),
             Step::Generate { scene_start: true, first_frame: 29, frames: 5 }
@@ -305,7 +377,7 @@ mod tests {
     #[test]
     fn a_live_stream_goes_on_past_the_end_until_it_hears_more() {
         let mut timeline = Timeline::new(0, 17, true, true);
-        timeline.push(Span { prompt: "a", start: Some(0), end: Some(3) });
+        timeline.push(span("a", Some(0), Some(3)));
         assert_eq!(
             timeline.next(true, chunk),
             Step::Generate { scene_start: true, first_frame: 0, frames: 5 }
@@ -320,9 +392,9 @@ mod tests {
     #[test]
     fn a_scene_that_cannot_go_on_ends_where_its_prompt_says() {
         let mut timeline = Timeline::new(0, 17, false, false);
-        timeline.push(Span { prompt: "a", start: Some(0), end: Some(5) });
+        timeline.push(span("a", Some(0), Some(5)));
         assert_eq!(play(&mut timeline), (vec![("a", 0, 5, true)], Step::Wait));
-        timeline.push(Span { prompt: "b", start: Some(20), end: Some(24) });
+        timeline.push(span("b", Some(20), Some(24)));
         timeline.end();
         assert_eq!(play(&mut timeline), (vec![("b", 20, 4, true)], Step::End));
     }
@@ -330,7 +402,7 @@ mod tests {
     #[test]
     fn an_open_ended_prompt_that_cannot_go_on_has_the_default_length_and_the_next_is_waited_for() {
         let mut timeline = Timeline::new(0, 17, false, false);
-        timeline.push(Span { prompt: "a", start: None, end: None });
+        timeline.push(span("a", None, None));
         let whole = |_: bool, left: Option<u64>| left.unwrap_or(17);
         assert_eq!(
             timeline.next(true, whole),
@@ -338,7 +410,7 @@ mod tests {
         );
         timeline.advance(17);
         assert_eq!(timeline.next(true, whole), Step::Wait);
-        timeline.push(Span { prompt: "b", start: None, end: None });
+        timeline.push(span("b", None, None));
         assert_eq!(
             timeline.next(true, whole),
             Step::Generate { scene_start: true, first_frame: 17, frames: 17 }

@@ -15,7 +15,7 @@ use crate::caps;
 use crate::glue::{self, ExecutionProvider, ModelSettings};
 use crate::markup;
 use crate::prompting::{Prompter, Span};
-use crate::storyboard::{one_line, prompt_in_line};
+use crate::storyboard::{one_line, prompt_in_line, text_of};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("textencode", gst::DebugColorFlags::empty(), Some("Text to prompt embeddings"))
@@ -61,7 +61,7 @@ impl Text {
     /// Takes in a buffer: a prompt for `span`, or a piece of a stream of bytes.
     fn push(&mut self, data: &[u8], span: Span, markup: bool) -> Result<(), String> {
         if !self.bytes {
-            let text = std::str::from_utf8(data).map_err(|e| format!("the text at {} {e}", at(span)))?;
+            let text = text_of(c_string(data), format_args!("the text at {}", at(span)))?;
             let prompt = plain(text, markup);
             if !prompt.is_empty() {
                 self.prompts.push_back((prompt, span));
@@ -83,8 +83,7 @@ impl Text {
     fn end_line(&mut self, markup: bool) -> Result<(), String> {
         self.lines += 1;
         let line = std::mem::take(&mut self.line);
-        let line = str::from_utf8(&line)
-            .map_err(|e| format!("line {} of the text is not UTF-8: {e}", self.lines))?;
+        let line = text_of(c_string(&line), format_args!("line {}", self.lines))?;
         let prompt = prompt_in_line(line).map(|line| plain(line, markup)).unwrap_or_default();
         if !prompt.is_empty() {
             let start = (!self.begun).then_some(gst::ClockTime::ZERO);
@@ -99,9 +98,14 @@ fn at(span: Span) -> String {
     span.start.map_or("no time".into(), |start| start.display().to_string())
 }
 
-/// Some sources end a text with a zero, as C does.
+/// Returns a text without its end: some sources end it with a zero, as C does.
+fn c_string(bytes: &[u8]) -> &[u8] {
+    let length = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    &bytes[..length]
+}
+
 fn plain(text: &str, markup: bool) -> String {
-    let text = text.trim_end_matches('\0');
+    let text = text.trim_start_matches('\u{feff}');
     if markup { one_line(&markup::strip(text)) } else { one_line(text) }
 }
 
@@ -238,7 +242,8 @@ impl BaseTransformImpl for TextEncode {
                     return self.parent_sink_event(event);
                 }
             }
-            gst::EventView::Eos(_) => {
+            // The end of a stream, or the beginning of another behind it, is that of its last line as well.
+            gst::EventView::Eos(_) | gst::EventView::StreamStart(_) => {
                 if let Err(gst::FlowError::Error) = self.drain() {
                     return false;
                 }
@@ -302,6 +307,7 @@ impl TextEncode {
         let mut state = self.lock();
         let State { markup, text, .. } = &mut *state;
         let taken = text.end_line(*markup);
+        text.lines = 0;
         drop(state);
         self.taken(taken)?;
         while let Some(buffer) = self.encode()? {

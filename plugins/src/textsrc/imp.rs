@@ -75,8 +75,7 @@ impl Settings {
         }
     }
 
-    /// Returns what these settings play. The model's default clip is the length of a line, and of a prompt that it can't go on
-    /// with.
+    /// Returns what these settings play.
     fn script(&self, manifest: &Manifest) -> Result<Script> {
         let video = &manifest.video;
         let clip = video.num_frames.default as u64;
@@ -84,21 +83,39 @@ impl Settings {
             NO_TIME => caps::frame_time(line.saturating_mul(clip), caps::fraction(video.frame_rate.default)),
             duration => gst::ClockTime::from_nseconds(line.saturating_mul(duration).min(NO_TIME - 1)),
         };
+        let length = match (self.duration(), &manifest.stream) {
+            (Some(duration), _) => Length::Set(duration),
+            (None, Some(_)) => Length::Open,
+            (None, None) => Length::Clip(line_start(1)),
+        };
         Ok(match self.location.as_deref() {
-            None if manifest.stream.is_none() => Script::Prompt(self.duration().or(Some(line_start(1)))),
-            None => Script::Prompt(self.duration()),
+            None => Script::Prompt(length),
             Some(STANDARD_INPUT) => Script::Lines(LineQueue::standard_input(), self.duration()),
-            Some(file) => Script::Storyboard(Storyboard::read(Path::new(file), line_start)?),
+            Some(file) => {
+                let storyboard = Storyboard::read(Path::new(file), line_start)?;
+                let clips = matches!(length, Length::Clip(_)) && !Storyboard::has_times(Path::new(file));
+                Script::Storyboard(storyboard, clips)
+            }
         })
     }
+}
+
+/// How long a prompt is on.
+#[derive(Debug, Clone, Copy)]
+enum Length {
+    /// Until the next one comes.
+    Open,
+    /// For the model's default clip, which is as long as this at its default rate: what it is in frames does not depend on the rate.
+    Clip(gst::ClockTime),
+    Set(gst::ClockTime),
 }
 
 /// What is played.
 enum Script {
     /// `prompt`, for its length, or until it changes.
-    Prompt(Option<gst::ClockTime>),
-    /// A file.
-    Storyboard(Storyboard),
+    Prompt(Length),
+    /// A file, and whether each of its prompts is on for the model's default clip.
+    Storyboard(Storyboard, bool),
     /// Standard input, each line for its length or until the next one comes.
     Lines(Arc<LineQueue>, Option<gst::ClockTime>),
 }
@@ -107,17 +124,19 @@ impl Script {
     /// Returns how long it plays, where that is known.
     fn total(&self) -> Option<gst::ClockTime> {
         match self {
-            Self::Prompt(duration) => *duration,
-            Self::Storyboard(storyboard) => Some(storyboard.duration()),
-            Self::Lines(..) => None,
+            Self::Prompt(Length::Open) | Self::Lines(..) => None,
+            Self::Prompt(Length::Clip(length) | Length::Set(length)) => Some(*length),
+            Self::Storyboard(storyboard, _) => Some(storyboard.duration()),
         }
     }
 
     /// Returns the index of the prompt that covers `position`, or `None` if it can't be told.
     fn index_at(&self, position: gst::ClockTime) -> Option<usize> {
         match self {
-            Self::Storyboard(storyboard) => Some(storyboard.index_at(position)),
-            Self::Prompt(Some(duration)) => Some(usize::from(position >= *duration)),
+            Self::Storyboard(storyboard, _) => Some(storyboard.index_at(position)),
+            Self::Prompt(Length::Clip(length) | Length::Set(length)) => {
+                Some(usize::from(position >= *length))
+            }
             _ => position.is_zero().then_some(0),
         }
     }
@@ -131,7 +150,7 @@ struct State {
     script: Arc<Script>,
     /// The index of the prompt to send next.
     next: usize,
-    /// What was sent last of an open-ended `prompt`.
+    /// What was sent last, since playing began or was led elsewhere.
     sent: Option<Texts>,
     /// A line that was read and not yet sent.
     line: Option<String>,
@@ -155,7 +174,7 @@ pub struct TextSrc {
     model_settings: Mutex<ModelSettings>,
     #[property(name = "prompt", get, set = Self::set_prompt, type = Option<String>, member = prompt, mutable_playing,
         nick = "Prompt", blurb = "What the video shall show, in a language that the model reads. Without duration, and \
-        with a model that goes on, it may be changed at any time, which cuts to the new scene at the next chunk")]
+        with a model that goes on, it may be changed at any time, which cuts to the new scene at the next chunk; with duration a change waits for the next play or seek")]
     #[property(name = "negative-prompt", get, set = Self::set_negative_prompt, type = Option<String>,
         member = negative_prompt, mutable_playing, nick = "Negative prompt", blurb = "What the video shall not show; \
         has an effect where guidance-scale is above 1. Takes effect with the next prompt, and without duration or \
@@ -237,13 +256,22 @@ impl ElementImpl for TextSrc {
     }
 
     fn send_event(&self, event: gst::Event) -> bool {
-        // Where a prompt has no end of its own.
-        let script = self.script();
-        let open = matches!(script.as_deref(), Some(Script::Prompt(None) | Script::Lines(_, None)));
-        if event.type_() == gst::EventType::Eos && open {
-            let pad = self.obj().src_pad().clone();
-            let stop = gst::Structure::builder(STOP).field("stream-id", pad.stream_id()).build();
-            pad.push_event(gst::event::CustomDownstreamOob::new(stop));
+        match event.view() {
+            gst::EventView::Eos(_) => {
+                let pad = self.obj().src_pad().clone();
+                let stop = gst::Structure::builder(STOP).field("stream-id", pad.stream_id()).build();
+                pad.push_event(gst::event::CustomDownstreamOob::new(stop));
+            }
+            gst::EventView::FlushStop(_) => {
+                // What was sent last is lost downstream: it is sent again.
+                if let Some(state) = self.lock().as_mut()
+                    && let Some((prompt, _)) = state.sent.take()
+                {
+                    state.next -= 1;
+                    state.line = Some(prompt);
+                }
+            }
+            _ => (),
         }
         self.parent_send_event(event)
     }
@@ -344,8 +372,12 @@ impl PushSrcImpl for TextSrc {
         };
         let ((prompt, negative_prompt), span) = self.next_prompt(&script, next)?;
         gst::debug!(CAT, imp = self, "prompt {next} for {span:?}: `{prompt}`");
-        let buffer =
+        let mut buffer =
             prompter.buffer(&*self.obj(), &prompt, negative_prompt.as_deref(), span, &self.cancel)?;
+        if matches!(*script, Script::Prompt(Length::Open)) && span.start.is_none() {
+            // Of changes in quick succession the last one counts.
+            buffer.make_mut().set_flags(gst::BufferFlags::DROPPABLE);
+        }
         if let Some(state) = self.lock().as_mut() {
             state.next = next + 1;
             state.sent = Some((prompt, negative_prompt));
@@ -382,13 +414,24 @@ impl TextSrc {
                 );
                 return;
             }
-            Some(Script::Storyboard(_) | Script::Lines(..)) => {
+            Some(Script::Storyboard(..) | Script::Lines(..)) => {
                 gst::element_imp_warning!(
                     self,
                     gst::LibraryError::Settings,
                     ("`prompt` can't be set while `location` plays; the prompts of `location` go on")
                 );
                 return;
+            }
+            Some(Script::Prompt(Length::Clip(_) | Length::Set(_)))
+                if self.lock().as_ref().is_some_and(|state| state.sent.is_some())
+                    && self.settings().prompt != prompt =>
+            {
+                gst::element_imp_warning!(
+                    self,
+                    gst::LibraryError::Settings,
+                    ("`prompt` is on for a set time and goes on; what it was set to is played after a seek, or from the start")
+                );
+                self.settings().prompt = prompt;
             }
             _ => self.settings().prompt = prompt,
         }
@@ -421,15 +464,20 @@ impl TextSrc {
         // The first prompt begins the stream, a later one holds from the next chunk on.
         let open = Span { start: (index == 0).then_some(gst::ClockTime::ZERO), duration: None };
         match script {
-            Script::Prompt(Some(duration)) => {
+            Script::Prompt(Length::Open) => Ok((self.changed_prompt()?, open)),
+            Script::Prompt(length) => {
                 let prompt = self.settings().prompt.clone().filter(|_| index == 0);
-                let span = Span { duration: Some(*duration), ..open };
+                let duration = if let Length::Set(duration) = length { Some(*duration) } else { None };
+                let span = Span { duration, ..open };
                 prompt.map(|prompt| ((prompt, negative_prompt), span)).ok_or(gst::FlowError::Eos)
             }
-            Script::Prompt(None) => Ok((self.changed_prompt()?, open)),
-            Script::Storyboard(storyboard) => {
+            Script::Storyboard(storyboard, clips) => {
                 let cue = storyboard.get(index).ok_or(gst::FlowError::Eos)?;
-                let span = Span { start: Some(cue.start), duration: Some(cue.end - cue.start) };
+                let follows = self.lock().as_ref().is_some_and(|state| state.sent.is_some());
+                let span = Span {
+                    start: Some(cue.start).filter(|_| !clips || !follows),
+                    duration: Some(cue.end - cue.start).filter(|_| !clips),
+                };
                 Ok(((cue.prompt.clone(), negative_prompt), span))
             }
             Script::Lines(lines, duration) => {
@@ -477,6 +525,11 @@ impl TextSrc {
             }
             Next::Failed(reason) => {
                 let error = Error::Package { path: "standard input".into(), reason };
+                Err(glue::flow_error(&*self.obj(), &error))
+            }
+            Next::End if self.lock().as_ref().is_some_and(|state| state.next == 0) => {
+                let reason = "it holds no prompt: every line is blank or a comment, or was played before";
+                let error = Error::Package { path: "standard input".into(), reason: reason.into() };
                 Err(glue::flow_error(&*self.obj(), &error))
             }
             Next::End => Err(gst::FlowError::Eos),

@@ -9,7 +9,7 @@ use gst::subclass::prelude::*;
 use latentflow::{Ahead, DiffuseOptions, Diffuser, Error, Model, PromptEmbeds, vae};
 
 use super::super::stats::Stats;
-use super::super::timeline::{Span, Step, Timeline};
+use super::super::timeline::{End, Span, Step, Timeline};
 use super::super::video::VideoPrompt;
 use super::{Arrived, CAT, LatentDiffuse, Prompt, Settings, State, is_segment};
 use crate::caps::{self, LatentInfo};
@@ -48,9 +48,12 @@ impl State {
             }
             None => {
                 self.next_pts = work.pts;
-                let end = work.duration.map(|duration| work.pts + duration);
-                let prompt = Prompt { embeds: work.embeds, start: Some(work.pts), end };
-                self.arrived.push_front(Arrived::Prompt(prompt));
+                self.arrived.push_front(Arrived::Prompt(Prompt {
+                    embeds: work.embeds,
+                    start: Some(work.pts),
+                    duration: work.duration,
+                    replaceable: false,
+                }));
             }
         }
     }
@@ -59,9 +62,7 @@ impl State {
 impl Prompt {
     /// Moves it to `now`, if it would begin earlier.
     fn not_before(&mut self, now: gst::ClockTime) {
-        let late = now.saturating_sub(self.start.unwrap_or_default());
-        self.start = Some(self.start.unwrap_or_default() + late);
-        self.end = self.end.map(|end| end + late);
+        self.start = Some(self.start.unwrap_or_default().max(now));
     }
 }
 
@@ -371,17 +372,19 @@ impl LatentDiffuse {
             return (None, false);
         }
         let now = self.live_position(state);
+        // Who stops the stream wants no more than what is there.
+        while state.is_cut && !state.next_pts.is_zero() && state.next_prompt().is_some() {}
         let Some(mut prompt) = state.next_prompt() else { return (None, over) };
         if let Some(now) = now {
             prompt.not_before(now);
         }
-        let Prompt { embeds, start, end } = prompt;
+        let Prompt { embeds, start, duration, .. } = prompt;
         let State { model: Some(model), info: Some(info), video, stats, next_pts, .. } = state else {
             unreachable!("both are there");
         };
         let pts = start.unwrap_or(*next_pts);
         let frame = Some(info.frame_time(1)).filter(|duration| !duration.is_zero());
-        let duration = end.map(|end| end.saturating_sub(pts)).or(frame);
+        let duration = duration.or(frame);
         *next_pts = pts + duration.unwrap_or_default();
         self.changed.notify_all();
         let video = video.as_mut().and_then(|video| video.take(1, model.manifest().latents.channels));
@@ -433,16 +436,19 @@ impl LatentDiffuse {
             if let Some(now) = now.filter(|_| timeline.is_idle()) {
                 prompt.not_before(now.max(info.frame_time(timeline.next_frame())));
             }
-            let Prompt { embeds, start, end } = prompt;
-            let start = start.map(|time| info.frames_in(time));
+            let Prompt { embeds, start, duration, replaceable } = prompt;
             // However short a prompt is, it is on for a frame.
-            let end = end.zip(start).map(|(end, start)| info.frames_in(end).max(start + 1));
-            timeline.push(Span { prompt: embeds, start, end });
+            let end = duration.map(|duration| match start {
+                Some(start) => End::Before(info.frames_in(start + duration).max(info.frames_in(start) + 1)),
+                None => End::After(info.frames_in(duration).max(1)),
+            });
+            let start = start.map(|start| info.frames_in(start));
+            timeline.push(Span { prompt: embeds, start, end, replaceable });
         }
         // A segment alone says nothing of what follows in it, perhaps what is on goes on.
         let segment_alone = arrived.len() == 1 && matches!(&arrived[0], Arrived::Event(e) if is_segment(e));
         if eos.is_some() && *is_cut {
-            timeline.cut();
+            timeline.stop();
         } else if eos.is_some() {
             timeline.end();
         } else if !arrived.is_empty() && !segment_alone {
