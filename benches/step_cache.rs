@@ -79,12 +79,13 @@ impl Bench {
             options.seed = seed;
             let mut diffuser = Diffuser::new(self.model.clone(), options.clone())?;
             let started = Instant::now();
+            let mut steps = 0; // where a scene begins with a chunk of two goes, those of both
             let latents = diffuser.chunk(
                 prompt.positive(),
                 prompt.negative(),
                 self.latent_frames,
                 &Cancel::new(),
-                &mut |_, _, _| (),
+                &mut |_, all, _| steps = all,
             )?;
             made.time += started.elapsed();
             made.passes += steps - diffuser.skipped_steps();
@@ -123,14 +124,16 @@ fn main() -> Result<()> {
     };
     let bench = Bench { model: model.clone(), options, prompts, latent_frames };
 
-    bench.make(1, 0.0)?; // warms up
+    bench.make(arguments.steps, 0.0)?; // warms up
     let plain = bench.make(arguments.steps, 0.0)?;
     println!("| `cache-threshold` | Passes | Faster | PSNR | as many plain steps |\n|---|---|---|---|---|");
-    println!("| 0 | {} | 1.00 | – | |", arguments.steps);
+    let prompts = bench.prompts.len() as f64;
+    println!("| 0 | {} | 1.00 | – | |", plain.passes as f64 / prompts);
     for threshold in THRESHOLDS {
         let cached = bench.make(arguments.steps, threshold)?;
-        let passes = cached.passes as f64 / arguments.prompts as f64;
-        let fewer = bench.make((passes.round() as usize).max(1), 0.0)?;
+        let passes = cached.passes as f64 / prompts;
+        let share = cached.passes as f64 / plain.passes as f64;
+        let fewer = bench.make(((arguments.steps as f64 * share).round() as usize).max(1), 0.0)?;
         println!(
             "| {threshold} | {passes:.1} | {:.2} | {:.1} dB | {:.1} dB |",
             plain.time.as_secs_f64() / cached.time.as_secs_f64(),

@@ -349,9 +349,11 @@ impl Diffuser {
         let steps = [self.schedule(first, true)?.len(), self.schedule(rest, false)?.len()];
         let mut go = |frames, done| {
             let mut on_step = |step, _, sample: &[f32]| on_step(done + step, steps[0] + steps[1], sample);
-            self.make(Start::Noise(frames), positive, negative, cancel, &mut on_step)
+            let made = self.make(Start::Noise(frames), positive, negative, cancel, &mut on_step)?;
+            Ok::<_, Error>((made, self.skipped_steps))
         };
-        let (head, tail) = (go(first, 0)?, go(rest, steps[0])?);
+        let ((head, skipped), (tail, _)) = (go(first, 0)?, go(rest, steps[0])?);
+        self.skipped_steps += skipped;
         let channels = self.latent_shape(1)[0];
         let by_channel =
             head.chunks_exact(head.len() / channels).zip(tail.chunks_exact(tail.len() / channels));
@@ -745,7 +747,8 @@ impl Diffuser {
         }
         let mut outputs = graph.run(&feeds, cancel)?;
         for (name, tensor) in found_out {
-            if let Some(found) = chunk_out_of(name).and_then(|name| outputs.remove(&name)) {
+            let found = chunk_out_of(name).and_then(|name| outputs.remove(&name));
+            if let Some(found) = found.filter(|_| tensor.shape()[1] == 0) {
                 *tensor = found;
             }
         }

@@ -349,6 +349,22 @@ mod a_chunk_of_a_video {
     }
 
     #[test]
+    fn of_two_goes_tells_the_steps_that_neither_took() {
+        let copy = util::copy_of("tiny-stream");
+        util::edit(&copy, "model.toml", "chunk = 2", "chunk = 2\nfirst = 1");
+        let package = Package::open(copy.path()).unwrap();
+        let model = Arc::new(Model::new(Arc::new(package), RuntimeOptions::default()));
+        let still = |o: &mut DiffuseOptions| {
+            (o.num_inference_steps, o.cfg_zero_star, o.cfg_zero_init_steps) = (8, true, 3);
+        };
+        let mut diffuser = diffuser(&model, still);
+        chunk(&mut diffuser, &embeds(&model, "red"), 2);
+        assert_eq!(diffuser.skipped_steps(), 6, "a scene's first frame, then the rest of its chunk");
+        chunk(&mut diffuser, &embeds(&model, "red"), 2);
+        assert_eq!(diffuser.skipped_steps(), 3);
+    }
+
+    #[test]
     fn is_what_the_next_chunk_goes_on_from() {
         let model = model("tiny-stream");
         let (red, video) = (embeds(&model, "red"), vec![0.5; 4 * 2 * 6 * 8]);

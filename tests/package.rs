@@ -55,17 +55,42 @@ fn what_a_chunk_s_first_pass_finds_out_must_come_out() {
     Package::open(copy.path()).expect("a valid package");
     let path = copy.path().join("drafting_denoiser.onnx");
     let graph = std::fs::read(&path).unwrap();
-    let (name, other) = (b"chunk_out_mean", b"chunk_lost_men");
-    let mut renamed = graph.clone();
+    std::fs::write(&path, renamed(&graph, b"chunk_out_mean", b"chunk_lost_men")).unwrap();
+    let error = Package::open(copy.path()).unwrap_err().to_string();
+    assert!(error.contains("drafting_denoiser.onnx") && error.contains("`chunk_out_mean`"), "{error}");
+}
+
+/// Returns `graph` with `other` wherever it says `name`.
+fn renamed(graph: &[u8], name: &[u8], other: &[u8]) -> Vec<u8> {
+    assert_eq!(name.len(), other.len());
+    let mut renamed = graph.to_vec();
     for at in 0..=graph.len() - name.len() {
         if graph[at..].starts_with(name) {
             renamed[at..][..name.len()].copy_from_slice(other);
         }
     }
     assert_ne!(graph, renamed);
-    std::fs::write(&path, renamed).unwrap();
+    renamed
+}
+
+#[test]
+fn denoisers_that_look_back_at_something_else_each_are_refused() {
+    let copy = util::copy_of("tiny-stream");
+    let graph = std::fs::read(copy.path().join("denoiser.onnx")).unwrap();
+    let other = renamed(&renamed(&graph, b"past_key", b"past_kee"), b"present_key", b"present_kee");
+    std::fs::write(copy.path().join("other.onnx"), other).unwrap();
+    let both = "file = \"denoiser.onnx\"\nmin_timestep = 500.0\n[[denoisers]]\nfile = \"other.onnx\"";
+    util::edit(&copy, "model.toml", "file = \"denoiser.onnx\"", both);
     let error = Package::open(copy.path()).unwrap_err().to_string();
-    assert!(error.contains("drafting_denoiser.onnx") && error.contains("`chunk_out_mean`"), "{error}");
+    assert!(error.contains("past_*") && error.contains("other.onnx"), "{error}");
+}
+
+#[test]
+fn a_graph_of_a_set_length_that_the_manifest_does_not_name_is_refused() {
+    for (line, cure) in [("first = 3\n", "`decoder.first = 3`"), ("chunk = 2\n", "`decoder.chunk = 2`")] {
+        let error = wrong("tiny-guest", line, "");
+        assert!(error.contains("decoder_") && error.contains(cure), "{error}");
+    }
 }
 
 #[test]
@@ -79,7 +104,7 @@ fn a_graph_whose_output_says_that_it_has_other_channels_is_refused_where_the_pac
     graph[channels + 3] = 5;
     std::fs::write(&path, graph).unwrap();
     let error = Package::open(copy.path()).unwrap_err().to_string();
-    for words in ["denoiser.onnx", "`prediction` is [?,5,?,?,?]", "[?,4,?,?,?] is needed"] {
+    for words in ["denoiser.onnx", "`prediction` is [?,5,?,?,?]", "[1,4,?,?,?] is needed"] {
         assert!(error.contains(words), "{error}");
     }
 }
@@ -124,6 +149,11 @@ fn a_manifest_that_contradicts_itself_is_refused() {
             ["guidance_scale", "denoiser.onnx"],
         ),
         ("file = \"denoiser.onnx\"", "file = \"./../denoiser.onnx\"", ["denoiser.onnx", "leads out"]),
+        (
+            "num_inference_steps = 2",
+            "num_inference_steps = 20000",
+            ["defaults.num_inference_steps", "must be from 1 to"],
+        ),
     ] {
         let error = wrong("tiny-guest", from, to);
         assert!(error.contains("model.toml"), "{error}");
@@ -155,6 +185,9 @@ fn a_stream_s_pieces_go_on_from_each_other() {
 #[test]
 fn clips_whose_first_piece_is_of_any_length_are_of_any_length() {
     let copy = util::copy_of("tiny-guest");
+    for file in ["decoder_init.onnx", "decoder_step.onnx", "decoder.weights"] {
+        std::fs::copy(util::package("tiny-stream").join(file), copy.path().join(file)).unwrap();
+    }
     util::edit(&copy, "model.toml", "first = 3\n", "");
     util::edit(&copy, "model.toml", "min = 9, max", "min = 1, max");
     Package::open(copy.path()).unwrap();
@@ -275,7 +308,7 @@ fn every_input_of_every_graph_has_to_come_from_somewhere() {
             "file = \"conditioner.onnx\"",
             ["conditioner.onnx", "`latents`", "no input"],
         ),
-        ("channels = 4", "channels = 8", ["conditioner.onnx", "`noise`", "[?,8,?,?,?]"]),
+        ("channels = 4", "channels = 8", ["conditioner.onnx", "`noise`", "[1,8,?,?,?]"]),
     ] {
         let error = wrong("tiny-guest", from, to);
         assert!(words.iter().all(|word| error.contains(word)), "{from} -> {to}: {error}");

@@ -468,6 +468,7 @@ impl Manifest {
         }
         self.defaults.check()?;
         self.scheduler.validate().map_err(|e| format!("`scheduler`: {e}"))?;
+        self.check_steps()?;
         if let Some(stream) = &self.stream {
             stream.check(&self.scheduler)?;
             if self.conditioner.is_some() {
@@ -483,6 +484,20 @@ impl Manifest {
         }
         for (table, codec) in [("decoder", &self.decoder), ("encoder", &self.encoder)] {
             codec.iter().try_for_each(|codec| codec.check(table, self))?;
+        }
+        Ok(())
+    }
+
+    /// Checks that the scheduler can do as many steps as are taken by default.
+    fn check_steps(&self) -> Result<(), String> {
+        let (steps, video) = (self.defaults.num_inference_steps, &self.video);
+        // Only how far apart the steps lie depends on the number of tokens.
+        let tokens = video.width.default * video.height.default / 256;
+        let first = self.stream.and_then(|stream| stream.first_num_inference_steps);
+        let of_scenes = first.map(|first| ("stream.first_num_inference_steps", first.max(steps)));
+        for (field, steps) in [("defaults.num_inference_steps", steps)].into_iter().chain(of_scenes) {
+            let wrong = |reason| format!("`{field}`: `scheduler` can't do {steps} steps: {reason}");
+            self.scheduler.schedule(steps, tokens).map_err(wrong)?;
         }
         Ok(())
     }

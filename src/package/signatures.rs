@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::manifest::MOST_VALUES;
-use super::{CodecConfig, Manifest, Package};
+use super::{CodecConfig, DenoiserConfig, Manifest, Package};
 use crate::error::{Error, Result};
 use crate::onnx::{ElementType, Signature, TensorInfo};
 
@@ -92,11 +92,12 @@ impl<'a> Check<'a> {
         let mut offers = Offers::new();
         for encoder in &self.m.text_encoders {
             let graph = self.graph(&encoder.file);
-            graph.input("input_ids", ElementType::I64, &[None, None])?;
+            let ids = [Some(1), Some(encoder.tokenizer.max_length)];
+            graph.input("input_ids", ElementType::I64, &ids)?;
             for input in &graph.signature.inputs {
                 match input.name.as_str() {
                     "input_ids" => (),
-                    "attention_mask" => graph.input(&input.name, ElementType::I64, &[None, None])?,
+                    "attention_mask" => graph.input(&input.name, ElementType::I64, &ids)?,
                     _ => return Err(graph.not_provided(&input.name)),
                 }
             }
@@ -108,8 +109,8 @@ impl<'a> Check<'a> {
     fn conditioner(&self, offers: &mut Offers<'a>) -> Result<()> {
         let Some(conditioner) = &self.m.conditioner else { return Ok(()) };
         let graph = self.graph(&conditioner.file);
-        let latents = [None, Some(self.m.latents.channels), None, None, None];
-        graph.input("image", ElementType::F32, &[None, None, None, None, Some(3)])?;
+        let latents = [Some(1), Some(self.m.latents.channels), None, None, None];
+        graph.input("image", ElementType::F32, &[Some(1), Some(1), None, None, Some(3)])?;
         for input in &graph.signature.inputs {
             match input.name.as_str() {
                 "image" => (),
@@ -138,7 +139,7 @@ impl<'a> Check<'a> {
     }
 
     fn denoisers(&self, offers: &Offers) -> Result<()> {
-        let latents = [None, Some(self.m.latents.channels), None, None, None];
+        let latents = [Some(1), Some(self.m.latents.channels), None, None, None];
         for denoiser in &self.m.denoisers {
             let graph = self.graph(&denoiser.file);
             graph.input("latents", ElementType::F32, &latents)?;
@@ -160,12 +161,29 @@ impl<'a> Check<'a> {
                 }
             }
             let looks_back = graph.signature.inputs.iter().any(|i| present_of(&i.name).is_some());
+            if let Some(other) =
+                self.m.denoisers.iter().find(|other| self.pasts(other) != self.pasts(denoiser))
+            {
+                let reason = format!(
+                    "its inputs past_* are not those of {}, and all denoisers of a model look back at the same",
+                    other.file.display()
+                );
+                return Err(Error::package(graph.path, reason));
+            }
             if self.m.stream.is_some() && !looks_back {
                 let reason = "[stream] needs a denoiser with inputs past_* and outputs present_*";
                 return Err(Error::package(graph.path, reason));
             }
         }
         Ok(())
+    }
+
+    /// The names of what a denoiser looks back at, with layers and width.
+    fn pasts(&self, denoiser: &DenoiserConfig) -> BTreeMap<&'a str, (Option<usize>, Option<usize>)> {
+        let inputs = self.package.signature(&denoiser.file).inputs.iter();
+        let axis = |input: &TensorInfo, axis: usize| input.shape.get(axis).copied().flatten();
+        let pasts = inputs.filter(|input| present_of(&input.name).is_some());
+        pasts.map(|input| (input.name.as_str(), (axis(input, 0), axis(input, 4)))).collect()
     }
 
     /// `input` and `output`: name, channels, the axis of the channels.
@@ -175,16 +193,30 @@ impl<'a> Check<'a> {
         input: (&str, Option<usize>, usize),
         output: (&str, Option<usize>, usize),
     ) -> Result<()> {
-        let shape = |(_, channels, axis)| {
-            let mut shape = [None; 5];
-            shape[axis] = channels;
-            shape
-        };
         for file in codec.files() {
             let graph = self.graph(file);
+            let is_init = codec.init.as_deref() == Some(file);
             let is_step = codec.step.as_deref() == Some(file);
+            let shape = |(_, channels, axis)| {
+                let mut shape = [Some(1), None, None, None, None];
+                shape[axis] = channels;
+                shape
+            };
             graph.input(input.0, ElementType::F32, &shape(input))?;
             graph.output(output.0, &shape(output))?;
+            // What a graph is made for and the manifest does not name would be found out at the end of a clip.
+            let made_for = graph.signature.input("latents").and_then(|latents| latents.shape[2]);
+            let named = if is_step { ("chunk", codec.chunk) } else { ("first", codec.first) };
+            if let Some(frames) = made_for.filter(|_| is_init || is_step)
+                && named.1 != Some(frames)
+            {
+                let reason = format!(
+                    "it is made for {frames} latent frames; say `decoder.{} = {frames}` in {}",
+                    named.0,
+                    super::MANIFEST
+                );
+                return Err(Error::package(graph.path, reason));
+            }
             for other in graph.signature.inputs.iter().filter(|i| i.name != input.0) {
                 match other.name.as_str() {
                     "decode_noise" if input.0 == "latents" => {

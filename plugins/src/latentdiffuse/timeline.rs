@@ -187,10 +187,7 @@ impl<P> Timeline<P> {
                 None if self.ended => Some(scene.end.unwrap_or(scene.default_end)),
                 None => scene.end.filter(|_| !self.live || !self.goes_on),
             };
-            let end = match (end, scene.end) {
-                (Some(end), Some(own)) if !self.goes_on => Some(end.min(own)),
-                (end, _) => end,
-            };
+            let end = if self.goes_on { end } else { [end, scene.end].into_iter().flatten().min() };
             let left = end.map(|end| end.saturating_sub(self.next_frame));
             let chunk = chunk_frames(scene_start, left);
             let known = self.ended || !self.waiting.is_empty();
@@ -343,7 +340,7 @@ mod tests {
     fn a_prompt_without_a_time_of_its_own_has_its_length_where_it_comes_on() {
         for goes_on in [true, false] {
             let mut timeline = Timeline::new(0, 17, goes_on, false);
-            timeline.push(span("a", Some(0), Some(5)));
+            timeline.push(Span { end: Some(End::After(5)), ..span("a", None, None) });
             timeline.push(Span { end: Some(End::After(4)), ..span("b", None, None) });
             timeline.end();
             assert_eq!(play(&mut timeline), (vec![("a", 0, 5, true), ("b", 5, 4, true)], Step::End));
