@@ -9,6 +9,7 @@ import argparse
 import gc
 import os
 import pathlib
+import re
 import sys
 import time
 from typing import Any
@@ -32,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--attention", choices=FORMS, default="fused",
                    help="fused (default): ONNX Runtime's own operator; onnx: the standard's Attention, needs --opset 23; plain: matrix products")
     p.add_argument("--scheduler", metavar="CLASS", help="another scheduler of diffusers, made of the same configuration, such as DDIMScheduler")
-    p.add_argument("--max-length", type=int, metavar="TOKENS", help="tokens of a prompt, where the pipeline's default is not wanted")
+    p.add_argument("--max-length", type=int, metavar="TOKENS", help="tokens of a prompt, where the pipeline's default is not wanted; CLIP's text encoders have their own")
     p.add_argument("--name", help="the package's name (default: SOURCE's)")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a value of model.toml, such as video.width.default=480; may be repeated")
     p.add_argument("--revision", help="revision on the hub")
@@ -59,6 +60,8 @@ def export(args: argparse.Namespace) -> None:
     from .package import Writer
     from .source import Source
 
+    if args.name and not re.fullmatch("[a-z0-9._-]+", args.name):
+        raise SystemExit(f"`--name {args.name}`: lower-case letters, digits, -, _ and . are allowed")
     start = time.time()
     source = Source(args.source, args.revision, args.variant)
     options = Options(args.dtype, args.opset, args.attention, args.max_length, args.scheduler)
@@ -159,6 +162,9 @@ def override(manifest: dict[str, Any], assignment: str) -> None:
         where = where.get(name) if isinstance(where, dict) else None
     if not separator or not isinstance(where, dict):
         raise SystemExit(f"`{assignment}` sets nothing: KEY is a path in model.toml, such as video.width.default or defaults.guidance_scale")
+    kind = lambda value: float if type(value) is int else type(value)
+    if key in where and kind(value) is not kind(where[key]):
+        raise SystemExit(f"`{assignment}`: {path} is {where[key]!r}, and takes a value like that")
     where[key] = value
 
 

@@ -17,7 +17,8 @@ class Writer:
     def __init__(self, folder: pathlib.Path):
         self.final = folder
         self.folder = folder.with_name(folder.name + ".new")
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.exists():
+            raise SystemExit(f"`{self.folder}` is there already, perhaps of an export that failed: delete it first, a package is written there before it is put in its place")
         self.folder.mkdir(parents=True)
         self.weights = Weights(self.folder)
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from . import scheduler
+
 TYPES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 
 
@@ -89,7 +91,7 @@ class Source:
         cls = getattr(diffusers, name, None)
         if cls is None or not hasattr(cls, "from_config"):
             raise SystemExit(f"`{name}` is no scheduler of diffusers; EulerDiscreteScheduler and DDIMScheduler are")
-        return cls.from_config(own.config)
+        return cls.from_config(scheduler.config_for(cls, dict(own.config), type(own).__name__))
 
     def parameters(self, component: str) -> int:
         """The number of a component's weights, from the headers of its files."""

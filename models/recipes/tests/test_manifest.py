@@ -24,12 +24,48 @@ class Toml(unittest.TestCase):
             toml.dumps({"a": None})
 
 
+class FlowMatchEulerDiscreteScheduler:
+    def __init__(self, shift=1.0):
+        pass
+
+
+class UniPCMultistepScheduler:
+    def __init__(self, flow_shift=1.0, use_flow_sigmas=False, prediction_type="epsilon"):
+        pass
+
+
+class DDIMScheduler:
+    def __init__(self, beta_start=1e-4):
+        pass
+
+
+class AnotherScheduler(unittest.TestCase):
+    def test_of_rectified_flow_keeps_its_shift_in_its_own_words(self):
+        config_for, flow, unipc = scheduler.config_for, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+        made = config_for(unipc, {"shift": 7.0}, flow.__name__)
+        self.assertEqual((made["flow_shift"], made["use_flow_sigmas"], made["prediction_type"]), (7.0, True, "flow_prediction"))
+        self.assertEqual(config_for(flow, {"flow_shift": 3.0, "use_flow_sigmas": True}, unipc.__name__)["shift"], 3.0)
+        self.assertEqual(config_for(unipc, {"beta_start": 1e-4}, "DDIMScheduler"), {"beta_start": 1e-4})
+
+    def test_that_cannot_sample_the_model_is_refused(self):
+        for cls, config, own in ((DDIMScheduler, {"shift": 7.0}, "FlowMatchEulerDiscreteScheduler"), (DDIMScheduler, {"use_flow_sigmas": True}, "UniPCMultistepScheduler"),
+                                 (UniPCMultistepScheduler, {"shift": 1.0, "use_dynamic_shifting": True}, "FlowMatchEulerDiscreteScheduler"),
+                                 (FlowMatchEulerDiscreteScheduler, {"beta_start": 1e-4}, "DDIMScheduler")):
+            with self.assertRaisesRegex(SystemExit, cls.__name__):
+                scheduler.config_for(cls, config, own)
+
+
 class Override(unittest.TestCase):
     def test_a_path_sets_a_number_or_a_text(self):
         manifest = {"video": {"width": {"default": 832}}, "name": "a"}
         cli.override(manifest, "video.width.default=480")
         cli.override(manifest, "name=b")
         self.assertEqual(manifest, {"video": {"width": {"default": 480}}, "name": "b"})
+
+    def test_a_value_of_another_kind_is_refused(self):
+        for assignment in ("scale=5,0", "scale=true", "name=3", "video=4"):
+            with self.assertRaises(SystemExit, msg=assignment):
+                cli.override({"scale": 5.0, "name": "a", "video": {"width": 1}}, assignment)
 
     def test_a_path_to_nowhere_is_refused(self):
         for assignment in ("vidio.width=1", "format", "format.x=1"):

@@ -46,11 +46,16 @@ class Family:
         return {"tokenizer.json": "tokenizer"}
 
     def text_encoder(self, max_length: int, clean: Sequence[str] = (), file: str = "text_encoder.onnx", tokenizer_file: str = "tokenizer.json",
-                     component: str = "tokenizer", template: str | None = None, zero_negative: bool = False) -> dict[str, Any]:
-        """One entry of `[[text_encoders]]`; the command line's --max-length wins over `max_length`."""
-        table = tokenizer.table(self.source.tokenizer(component), tokenizer_file, self.options.max_length or max_length, clean, template)
+                     component: str = "tokenizer", template: str | None = None, zero_negative: bool = False, fixed: bool = False, cropped: int = 0) -> dict[str, Any]:
+        """One entry of `[[text_encoders]]`; the command line's --max-length wins over `max_length`, but where the graph has a `fixed` length; to either come the
+        tokens of the template that are `cropped`."""
+        chosen = None if fixed else self.options.max_length
+        table = tokenizer.table(self.source.tokenizer(component), tokenizer_file, (chosen or max_length) + cropped, clean, template)
         return {"file": file, **({"zero_negative": True} if zero_negative else {}), "tokenizer": table}
 
     def scheduler(self, **extra: Any) -> dict[str, Any]:
         """The scheduler table, with fields that diffusers keeps in the pipeline and not in the scheduler."""
-        return scheduler.table(self.source.scheduler(self.options.scheduler), **extra)
+        chosen = self.source.scheduler(self.options.scheduler)
+        if type(chosen).__name__ != "FlowMatchEulerDiscreteScheduler":
+            extra.pop("sigma_schedule", None)  # others space their levels themselves
+        return scheduler.table(chosen, **extra)

@@ -208,8 +208,8 @@ class HunyuanVideo(Family):
         clip_length = self.source.config("text_encoder_2")["max_position_embeddings"]
         return {
             "text_encoders": [
-                self.text_encoder(LENGTH + self.crop, template=DEFAULT_PROMPT_TEMPLATE["template"]),
-                self.text_encoder(clip_length, file="text_encoder_2.onnx", tokenizer_file="tokenizer_2.json", component="tokenizer_2"),
+                self.text_encoder(LENGTH, template=DEFAULT_PROMPT_TEMPLATE["template"], cropped=self.crop),
+                self.text_encoder(clip_length, file="text_encoder_2.onnx", tokenizer_file="tokenizer_2.json", component="tokenizer_2", fixed=True),
             ],
             "latents": {"channels": vae["latent_channels"], "spatial_compression_ratio": spatial, "temporal_compression_ratio": temporal,
                         "size_multiple": spatial * net["patch_size"]},

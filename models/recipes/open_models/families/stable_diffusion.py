@@ -39,7 +39,7 @@ class StableDiffusion(Family):
 
     def manifest(self) -> dict[str, Any]:
         return {
-            "text_encoders": [self.text_encoder(self.source.config("text_encoder")["max_position_embeddings"])],
+            "text_encoders": [self.text_encoder(self.source.config("text_encoder")["max_position_embeddings"], fixed=True)],
             **image_tables(self.source),
             "denoisers": [{"file": "denoiser.onnx"}],
             "decoder": {"file": "decoder.onnx"},

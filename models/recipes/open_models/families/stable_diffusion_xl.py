@@ -69,8 +69,8 @@ class StableDiffusionXL(Family):
         zeros = bool(self.source.option("force_zeros_for_empty_prompt", True))
         return {
             "text_encoders": [
-                self.text_encoder(length, zero_negative=zeros),
-                self.text_encoder(length, file="text_encoder_2.onnx", tokenizer_file="tokenizer_2.json", component="tokenizer_2", zero_negative=zeros),
+                self.text_encoder(length, zero_negative=zeros, fixed=True),
+                self.text_encoder(length, file="text_encoder_2.onnx", tokenizer_file="tokenizer_2.json", component="tokenizer_2", zero_negative=zeros, fixed=True),
             ],
             **image_tables(self.source),
             "denoisers": [{"file": "denoiser.onnx"}],
