@@ -19,13 +19,14 @@
 //! stream; without a duration the prompt holds until the next one, without a PTS from the next chunk on.
 //!
 //! - `prompt` with `duration` is one buffer, then the end of the stream. Without `duration` the element waits, and
-//!   sends the prompt again whenever `prompt` or `negative-prompt` is set to something else. It ends by an EOS event that is sent to it or to
-//!   its pipeline: then the video is over with the chunk that is being made.
+//!   sends the prompt again whenever `prompt` or `negative-prompt` is set to something else; of changes in quick succession the last one counts.
 //! - `location` names a file: `.srt` and `.vtt` are storyboards, whose cues last until the next one begins, the last one until all have
 //!   ended; any other file has a prompt a line, blank lines and lines that begin with `#` left out. Files are UTF-8, or UTF-16 with a byte
 //!   order mark.
 //! - `location=-` reads standard input, a line when it comes. The process has one standard input: two such elements
 //!   share its lines.
+//!
+//! An EOS event that is sent to the element or to its pipeline ends whatever plays: the video is over with the chunk that is being made.
 //!
 //! Where the length is known, the stream can be sought: the prompt that covers the position is sent again.
 

@@ -439,7 +439,10 @@ impl LatentDiffuse {
             let Prompt { embeds, start, duration, replaceable } = prompt;
             // However short a prompt is, it is on for a frame.
             let end = duration.map(|duration| match start {
-                Some(start) => End::Before(info.frames_in(start + duration).max(info.frames_in(start) + 1)),
+                Some(start) => {
+                    let end = info.frames_in(start.saturating_add(duration));
+                    End::Before(end.max(info.frames_in(start) + 1))
+                }
                 None => End::After(info.frames_in(duration).max(1)),
             });
             let start = start.map(|start| info.frames_in(start));
