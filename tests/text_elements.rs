@@ -5,7 +5,7 @@ mod util;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -224,11 +224,8 @@ fn what_a_flush_lost_is_sent_again() {
 fn a_clip_of_default_length_leaves_its_length_to_the_model() {
     let clip = ("model", &*package("tiny-clip"));
     let (mut harness, element, _) = textsrc(&[clip, ("prompt", "a cat")]);
-    let (start, duration, _) = {
-        let buffer = harness.pull().unwrap();
-        (buffer.pts(), buffer.duration(), ())
-    };
-    assert_eq!((start, duration), (Some(gst::ClockTime::ZERO), None));
+    let buffer = harness.pull().unwrap();
+    assert_eq!((buffer.pts(), buffer.duration()), (Some(gst::ClockTime::ZERO), None));
     wait_for_eos(&mut harness);
     let about = element.query_duration::<gst::ClockTime>().unwrap();
     assert_eq!(about, gst::ClockTime::from_nseconds(17 * SECOND.nseconds() / 24));
@@ -492,6 +489,17 @@ fn a_model_that_is_not_there_is_named() {
 /// Set for the process whose standard input this file's tests write.
 const READS_STANDARD_INPUT: &str = "LATENTFLOW_TEST_STANDARD_INPUT";
 
+/// Runs a test of this file in a process whose standard input the caller writes.
+fn with_a_standard_input_of_its_own(test: &str) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(READS_STANDARD_INPUT, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
 #[test]
 fn lines_on_standard_input_are_prompts_when_they_come() {
     if std::env::var_os(READS_STANDARD_INPUT).is_some() {
@@ -502,13 +510,7 @@ fn lines_on_standard_input_are_prompts_when_they_come() {
         }
         return;
     }
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "lines_on_standard_input_are_prompts_when_they_come", "--nocapture"])
-        .env(READS_STANDARD_INPUT, "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = with_a_standard_input_of_its_own("lines_on_standard_input_are_prompts_when_they_come");
     child.stdin.take().unwrap().write_all("a cat\n\n# no\n一只狗".as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let output = String::from_utf8(output.stdout).unwrap();
@@ -525,13 +527,7 @@ fn standard_input_without_a_prompt_is_an_error() {
         println!("{}", error(&bus));
         return;
     }
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "standard_input_without_a_prompt_is_an_error", "--nocapture"])
-        .env(READS_STANDARD_INPUT, "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = with_a_standard_input_of_its_own("standard_input_without_a_prompt_is_an_error");
     child.stdin.take().unwrap().write_all(b"# no\n\n").unwrap();
     let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     assert!(output.contains("standard input") && output.contains("it holds no prompt"), "{output}");
@@ -549,13 +545,7 @@ fn stopping_does_not_wait_for_standard_input() {
         println!("stopped");
         return;
     }
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "stopping_does_not_wait_for_standard_input", "--nocapture"])
-        .env(READS_STANDARD_INPUT, "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = with_a_standard_input_of_its_own("stopping_does_not_wait_for_standard_input");
     let mut stdin = child.stdin.take().unwrap();
     writeln!(stdin, "a cat").unwrap();
     // Standard input stays open until the child has gone.
