@@ -690,10 +690,24 @@ impl LatentDiffuse {
         caps::frame_time(frames as u64, framerate)
     }
 
+    fn set_sought(&self, sought: bool) {
+        if let Some(video) = &mut self.lock().video {
+            video.sought = sought;
+        }
+        self.changed.notify_all();
+    }
+
     fn src_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
         match event.view() {
             // Latents are never left out: the decoder's state depends on all of them.
             gst::EventView::Qos(_) => true,
+            gst::EventView::Seek(seek) if seek.get().1.contains(gst::SeekFlags::FLUSH) => {
+                // Prompts have been flushed before the video is told.
+                self.set_sought(true);
+                let done = gst::Pad::event_default(pad, Some(&*self.obj()), event);
+                self.set_sought(false);
+                done
+            }
             _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
         }
     }

@@ -15,6 +15,8 @@ pub struct VideoPrompt {
     ended: bool,
     /// Between the beginning of a flush and its end.
     pub flushing: bool,
+    /// A seek is on its way to all that comes in: what is here is from before it.
+    pub sought: bool,
 }
 
 impl VideoPrompt {

@@ -227,11 +227,9 @@ impl LatentDiffuse {
                 state = self.lock();
                 continue;
             }
-            if state
-                .video
-                .as_ref()
-                .is_some_and(|video| video.flushing || video.info.is_none() && !video.is_over())
-            {
+            if state.video.as_ref().is_some_and(|video| {
+                video.flushing || video.sought || video.info.is_none() && !video.is_over()
+            }) {
                 state = self.wait(state);
                 continue;
             }
