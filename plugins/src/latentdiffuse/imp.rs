@@ -690,6 +690,7 @@ impl LatentDiffuse {
         caps::frame_time(frames as u64, framerate)
     }
 
+    /// Says whether a seek is on its way to the video prompt, which is not made into chunks meanwhile.
     fn set_sought(&self, sought: bool) {
         if let Some(video) = &mut self.lock().video {
             video.sought = sought;

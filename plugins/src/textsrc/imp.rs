@@ -110,6 +110,16 @@ enum Length {
     Set(gst::ClockTime),
 }
 
+impl Length {
+    /// Returns how long that is, where it has an end of its own.
+    fn known(self) -> Option<gst::ClockTime> {
+        match self {
+            Self::Open => None,
+            Self::Clip(length) | Self::Set(length) => Some(length),
+        }
+    }
+}
+
 /// What is played.
 enum Script {
     /// `prompt`, for its length, or until it changes.
@@ -124,19 +134,17 @@ impl Script {
     /// Returns how long it plays, where that is known.
     fn total(&self) -> Option<gst::ClockTime> {
         match self {
-            Self::Prompt(Length::Open) | Self::Lines(..) => None,
-            Self::Prompt(Length::Clip(length) | Length::Set(length)) => Some(*length),
+            Self::Prompt(length) => length.known(),
+            Self::Lines(..) => None,
             Self::Storyboard(storyboard, _) => Some(storyboard.duration()),
         }
     }
 
     /// Returns the index of the prompt that covers `position`, or `None` if it can't be told.
     fn index_at(&self, position: gst::ClockTime) -> Option<usize> {
-        match self {
-            Self::Storyboard(storyboard, _) => Some(storyboard.index_at(position)),
-            Self::Prompt(Length::Clip(length) | Length::Set(length)) => {
-                Some(usize::from(position >= *length))
-            }
+        match (self, self.total()) {
+            (Self::Storyboard(storyboard, _), _) => Some(storyboard.index_at(position)),
+            (_, Some(total)) => Some(usize::from(position >= total)),
             _ => position.is_zero().then_some(0),
         }
     }
@@ -422,8 +430,9 @@ impl TextSrc {
                 );
                 return;
             }
-            Some(Script::Prompt(Length::Clip(_) | Length::Set(_)))
-                if self.lock().as_ref().is_some_and(|state| state.sent.is_some())
+            Some(Script::Prompt(length))
+                if length.known().is_some()
+                    && self.lock().as_ref().is_some_and(|state| state.sent.is_some())
                     && self.settings().prompt != prompt =>
             {
                 gst::element_imp_warning!(
