@@ -92,6 +92,11 @@ impl DiffuseOptions {
             let reason = "at least one step is needed".into();
             return Err(Error::Setting { setting: "num-inference-steps", value: "0".into(), reason });
         }
+        // How long the sequence is shifts its steps, and leaves their number.
+        self.scheduler.schedule(self.num_inference_steps, 1).map_err(|reason| {
+            let value = self.num_inference_steps.to_string();
+            Error::Setting { setting: "num-inference-steps", value, reason }
+        })?;
         if let Some(value) = self.guidance_scale.filter(|scale| !scale.is_finite()) {
             let reason = "it must be a number".into();
             return Err(Error::Setting { setting: "guidance-scale", value: value.to_string(), reason });

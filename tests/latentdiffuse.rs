@@ -553,6 +553,36 @@ fn a_scheduler_that_cannot_be_had_while_it_plays_gets_one_warning() {
 }
 
 #[test]
+fn steps_that_the_scheduler_cannot_do_get_one_warning_while_it_plays() {
+    let table = util::copy_of("tiny-stream");
+    util::edit(&table, "model.toml", "shift = 1.0", "shift = 1.0\nsigmas = [1.0, 0.5]");
+    let line = pipeline(&format!(
+        "textsrc model={} prompt=red duration=2000000000 ! latentdiffuse name=d ! appsink name=out sync=false max-buffers=1",
+        table.path().display()
+    ));
+    let (element, out, bus) = (line.by_name("d").unwrap(), line.by_name("out").unwrap(), line.bus().unwrap());
+    line.set_state(gst::State::Playing).unwrap();
+    let pull = || out.emit_by_name::<Option<gst::Sample>>("pull-sample", &[]);
+    assert!(pull().is_some());
+    element.set_property("num-inference-steps", 5u32);
+    let last = std::iter::from_fn(pull).last().unwrap();
+    assert_eq!(last.buffer().unwrap().offset_end(), 48, "what plays goes on");
+    assert_eq!(element.property::<gst::Structure>("stats").get::<u32>("num-inference-steps"), Ok(2));
+    let bad = std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Warning, gst::MessageType::Error]));
+    let texts: Vec<_> = bad
+        .map(|message| match message.view() {
+            gst::MessageView::Warning(warning) => warning.error().to_string(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    line.set_state(gst::State::Null).unwrap();
+    assert!(
+        texts.len() == 1 && texts[0].contains("num-inference-steps") && texts[0].contains("goes on"),
+        "{texts:?}"
+    );
+}
+
+#[test]
 fn a_prompt_without_an_end_is_over_when_it_is_stopped() {
     let long = util::copy_of("tiny-stream");
     util::edit(&long, "model.toml", "default = 17 }", "default = 257 }");
@@ -862,6 +892,77 @@ mod a_video_prompt {
             done.send(source.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::SECOND).is_ok())
         });
         assert_eq!(waits.recv_timeout(std::time::Duration::from_secs(30)), Ok(true));
+        line.set_state(gst::State::Null).unwrap();
+    }
+
+    /// A line of the prompts, of which few latents are made ahead.
+    fn slow(prompts: &str) -> (gst::Pipeline, impl Fn() -> gst::Buffer) {
+        let line = of(0.5, prompts, ENDLESS);
+        let out = line.by_name("out").unwrap();
+        out.set_property("max-buffers", 1u32);
+        line.set_state(gst::State::Playing).unwrap();
+        (line, move || {
+            let sample =
+                out.emit_by_name::<Option<gst::Sample>>("try-pull-sample", &[&(20 * gst::ClockTime::SECOND)]);
+            sample.expect("more within seconds").buffer_owned().unwrap()
+        })
+    }
+
+    #[test]
+    fn goes_on_in_a_new_scene_where_its_prompts_alone_are_flushed() {
+        let (line, pull) = slow("name=t prompt=red duration=60000000000");
+        assert_eq!(frames(&[pull(), pull()]), [(0, 5, true), (5, 13, false)]);
+        line.by_name("t").unwrap().seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::ZERO).unwrap();
+        let after: Vec<_> = (0..6).map(|_| pull()).skip_while(|buffer| buffer.offset() > 0).take(3).collect();
+        assert_eq!(frames(&after), [(0, 5, true), (5, 13, false), (13, 21, false)]);
+        line.set_state(gst::State::Null).unwrap();
+    }
+
+    #[test]
+    fn stays_where_it_is_if_its_prompts_cannot_be_sought() {
+        let (line, pull) = slow("prompt=red");
+        assert_eq!(frames(&[pull(), pull()]), [(0, 5, true), (5, 13, false)]);
+        assert!(line.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::SECOND).is_err());
+        assert_eq!(frames(&[pull(), pull()]), [(13, 21, false), (21, 29, false)]);
+        line.set_state(gst::State::Null).unwrap();
+    }
+
+    #[test]
+    fn lasts_for_whole_chunks_where_prompts_change_in_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let story = folder.path().join("story.srt");
+        std::fs::write(
+            &story,
+            "1\n00:00:00,000 --> 00:00:00,300\nred\n\n2\n00:00:00,300 --> 00:00:01,000\na dog\n",
+        )
+        .unwrap();
+        let (buffers, _) = play(&of(0.5, &format!("location={}", story.display()), ENDLESS));
+        let buffers: Vec<_> = buffers.into_iter().map(|(buffer, _)| buffer).collect();
+        assert_eq!(frames(&buffers), [(0, 5, true), (5, 13, false), (13, 21, false), (21, 24, false)]);
+        // The second prompt is on from the first chunk behind its start.
+        let red = of(0.5, "prompt=red duration=1000000000", ENDLESS);
+        let same: Vec<_> =
+            play(&red).0.iter().zip(&buffers).map(|((a, _), b)| bytes(a) == bytes(b)).collect();
+        assert_eq!(same, [true, true, false, false]);
+    }
+
+    #[test]
+    fn from_a_camera_makes_the_stream_live() {
+        let (line, pull) = slow("prompt=red");
+        pull();
+        let told = |line: &gst::Pipeline| {
+            let mut query = gst::query::Latency::new();
+            assert!(line.by_name("d").unwrap().static_pad("src").unwrap().query(&mut query));
+            (query.result().0, query.result().1)
+        };
+        assert_eq!(told(&line), (false, gst::ClockTime::ZERO));
+        line.set_state(gst::State::Null).unwrap();
+        line.by_name("v").unwrap().set_property("is-live", true);
+        line.set_state(gst::State::Playing).unwrap();
+        pull();
+        let (live, least) = told(&line);
+        // Two chunks of eight frames, and the chunk of the video that the encoder waits for.
+        assert!(live && least > gst::ClockTime::from_nseconds(333_333_333 * 2), "{live}, {least}");
         line.set_state(gst::State::Null).unwrap();
     }
 

@@ -81,7 +81,10 @@ struct Prompt {
 }
 
 struct State {
+    /// Nothing is made: the prompts are flushed, or it stops.
     flushing: bool,
+    /// From the start to the stop, whatever is flushed meanwhile.
+    active: bool,
     /// What the last push downstream gave.
     flow: Result<gst::FlowSuccess, gst::FlowError>,
     model: Option<Arc<Model>>,
@@ -116,6 +119,7 @@ impl Default for State {
     fn default() -> Self {
         Self {
             flushing: true,
+            active: false,
             flow: Ok(gst::FlowSuccess::Ok),
             model: None,
             refused: false,
@@ -156,6 +160,9 @@ impl State {
         self.timeline = None;
         self.next_pts = gst::ClockTime::ZERO;
         self.transition.reset();
+        if let Some(video) = &mut self.video {
+            video.start_anew();
+        }
     }
 
     /// Returns the state of an element that stopped: the request pads and the statistics stay.
@@ -462,7 +469,7 @@ impl ElementImpl for LatentDiffuse {
                 *state = State { stats: Stats::default(), ..state.stopped() };
             }
             // Lets go of the streaming thread and the task, which the parent then waits for.
-            gst::StateChange::PausedToReady => self.start_flushing(),
+            gst::StateChange::PausedToReady => self.stop(),
             _ => (),
         }
         let success = self.parent_change_state(transition)?;
@@ -504,6 +511,12 @@ impl LatentDiffuse {
 
     fn stats(&self) -> StatsStructure {
         StatsStructure(self.lock().stats.to_structure())
+    }
+
+    /// Lets go of all that waits, on every pad.
+    fn stop(&self) {
+        self.lock().active = false;
+        self.start_flushing();
     }
 
     fn start_flushing(&self) {
@@ -649,10 +662,8 @@ impl LatentDiffuse {
     fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
         match query.view_mut() {
             gst::QueryViewMut::Latency(latency) => {
-                if !self.sinkpad().peer_query(latency) {
-                    return false;
-                }
-                let (live, min, max) = latency.result();
+                let Some((live, min, max)) = self.upstream_latency() else { return false };
+                latency.set(live, min, max);
                 let chunk = self.chunk_duration();
                 if live {
                     latency.set(live, min + chunk * CHUNKS_LATE, max.map(|max| max + chunk * CHUNKS_LATE));
@@ -669,6 +680,24 @@ impl LatentDiffuse {
             }
             _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
         }
+    }
+
+    /// Returns whether upstream is live, and its least and most latency: that of the prompts and, where there is one, of the video prompt,
+    /// for a camera's frames come when they do. `None` if nobody answers for the prompts.
+    fn upstream_latency(&self) -> Option<(bool, gst::ClockTime, Option<gst::ClockTime>)> {
+        let of = |pad: &gst::Pad| {
+            let mut query = gst::query::Latency::new();
+            pad.peer_query(&mut query).then(|| query.result())
+        };
+        let prompts = of(self.sinkpad())?;
+        let video = self.obj().static_pad("video").and_then(|pad| of(&pad));
+        Some(match (prompts, video) {
+            ((true, min, max), Some((true, other_min, other_max))) => {
+                (true, min.max(other_min), [max, other_max].into_iter().flatten().min())
+            }
+            (_, Some(video @ (true, ..))) => video,
+            _ => prompts,
+        })
     }
 
     /// Returns how long after its time a chunk may be made: in a live stream, when it is pushed.
@@ -702,10 +731,14 @@ impl LatentDiffuse {
         match event.view() {
             // Latents are never left out: the decoder's state depends on all of them.
             gst::EventView::Qos(_) => true,
-            gst::EventView::Seek(seek) if seek.get().1.contains(gst::SeekFlags::FLUSH) => {
-                // Prompts have been flushed before the video is told.
-                self.set_sought(true);
-                let done = gst::Pad::event_default(pad, Some(&*self.obj()), event);
+            gst::EventView::Seek(seek) => {
+                let flushes = seek.get().1.contains(gst::SeekFlags::FLUSH);
+                self.set_sought(flushes);
+                // Where the prompts can't go, all stays where it is.
+                let done = self.sinkpad().push_event(event.clone());
+                for pad in self.obj().sink_pads().iter().filter(|pad| done && *pad != self.sinkpad()) {
+                    pad.push_event(event.clone());
+                }
                 self.set_sought(false);
                 done
             }

@@ -50,6 +50,11 @@ impl VideoPrompt {
         self.ended = false;
     }
 
+    /// Says that a stream begins: what is made next goes on with nothing.
+    pub fn start_anew(&mut self) {
+        self.begun = false;
+    }
+
     /// Forgets the frames, as after a flush; the caps stay.
     pub fn flush(&mut self) {
         *self = Self { info: self.info.take(), ..Self::default() };

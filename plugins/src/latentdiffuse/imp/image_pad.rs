@@ -11,7 +11,7 @@ impl LatentDiffuse {
         buffer: gst::Buffer,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let mut state = self.lock();
-        if state.flushing {
+        if !state.active {
             return Err(gst::FlowError::Flushing);
         }
         let Some(image) = &mut state.image else { return Err(gst::FlowError::Flushing) };

@@ -92,11 +92,13 @@ impl LatentDiffuse {
             return Err(gst::loggable_error!(CAT, "pulling latents is not possible"));
         }
         if active {
-            self.lock().flushing = false;
+            let mut state = self.lock();
+            (state.flushing, state.active) = (false, true);
+            drop(state);
             self.cancel.reset();
             return self.start_task().map_err(gst::LoggableError::from);
         }
-        self.start_flushing();
+        self.stop();
         pad.stop_task().map_err(gst::LoggableError::from)
     }
 
@@ -341,8 +343,7 @@ impl LatentDiffuse {
 
     /// Returns where a live stream is by the clock; `None` for others.
     fn live_position(&self, state: &State) -> Option<gst::ClockTime> {
-        let mut latency = gst::query::Latency::new();
-        let live = self.sinkpad().peer_query(&mut latency) && latency.result().0;
+        let live = self.upstream_latency().is_some_and(|(live, ..)| live);
         let segment = state.time_segment();
         let position = |segment: gst::FormattedSegment<gst::ClockTime>| {
             segment.position_from_running_time(self.obj().current_running_time())
@@ -455,11 +456,11 @@ impl LatentDiffuse {
         } else if !arrived.is_empty() && !segment_alone {
             timeline.cut();
         }
-        // A new prompt is no cut in a video prompt, nor where its scene grows out of the one before.
+        // A new prompt is no cut in a video prompt, whose latents last for whole chunks, nor where its scene grows out of the one before.
         let grows = transition_chunks > 0;
-        let continues =
-            video.as_ref().is_some_and(VideoPrompt::is_under_way) || (grows && transition.is_possible());
-        let step = timeline.next(!grows, |scene_start, left| match manifest.stream {
+        let under_way = video.as_ref().is_some_and(VideoPrompt::is_under_way);
+        let continues = under_way || (grows && transition.is_possible());
+        let step = timeline.next(!grows && !under_way, |scene_start, left| match manifest.stream {
             Some(stream) => {
                 vae::num_frames(&manifest.latents, stream.chunk, scene_start && !continues) as u64
             }
@@ -579,12 +580,23 @@ impl LatentDiffuse {
             },
         };
         let options = DiffuseOptions { keep_loaded, ..options };
-        let steps = options.num_inference_steps as u32;
-        if going_on.is_none() {
+        let plays = going_on.map(|diffuser| diffuser.options().clone());
+        if plays.is_none() {
             *slot = Some(Diffuser::new(work.model.clone(), options.clone()).map_err(|e| self.fail(&e))?);
         }
         let Some(diffuser) = slot.as_mut() else { unreachable!("it was just made") };
-        diffuser.set_options(options).map_err(|e| self.fail(&e))?;
+        match (diffuser.set_options(options.clone()), plays) {
+            (Ok(()), _) => (),
+            // So it does in as many steps, where the scheduler can't do those that are asked for.
+            (Err(error @ Error::Setting { setting: "num-inference-steps", .. }), Some(plays)) => {
+                self.warn_once(&error);
+                let DiffuseOptions { scheduler, num_inference_steps, .. } = plays;
+                let options = DiffuseOptions { scheduler, num_inference_steps, ..options };
+                diffuser.set_options(options).map_err(|e| self.fail(&e))?;
+            }
+            (Err(error), _) => return Err(self.fail(&error)),
+        }
+        let steps = diffuser.options().num_inference_steps as u32;
         self.set_image(diffuser, &work.info).map_err(|e| self.fail(&e))?;
         let turn = glue::turn(&work.model, keep_loaded, &self.cancel).map_err(|e| self.fail(&e))?;
         self.open(work, diffuser)?;

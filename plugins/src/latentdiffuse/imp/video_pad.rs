@@ -20,7 +20,7 @@ impl LatentDiffuse {
         let latents = latent::floats_in(&map, None).map_err(|e| glue::flow_error(&*self.obj(), &e))?;
         let mut state = self.lock();
         loop {
-            if state.flushing || state.video.as_ref().is_none_or(|video| video.flushing) {
+            if !state.active || state.video.as_ref().is_none_or(|video| video.flushing) {
                 return Err(gst::FlowError::Flushing);
             }
             state.flow?;
