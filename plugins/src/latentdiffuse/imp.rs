@@ -371,7 +371,7 @@ impl ElementImpl for LatentDiffuse {
                 "Latent diffusion",
                 "Generator/Video",
                 "Makes latent video of prompt embeddings with a diffusion transformer: textsrc prompt=\"a garden\" ! latentdiffuse seed=7 ! \
-                 vaedecode ! videoconvert ! autovideosink",
+                 vaedecode ! queue ! videoconvert ! autovideosink",
                 "The Latentflow authors",
             )
         });

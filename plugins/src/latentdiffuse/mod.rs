@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! gst-launch-1.0 textsrc prompt="a dog runs in the snow" duration=3000000000 ! latentdiffuse seed=7 ! \
-//!     vaedecode ! videoconvert ! autovideosink
+//!     vaedecode ! queue ! videoconvert ! autovideosink
 //! ```
 //!
 //! The request pad `video` takes latents as a video prompt, which `strength` leads away from. With a strength of 0 they pass, and
 //! the model goes on where they end:
 //!
 //! ```text
-//! gst-launch-1.0 latentdiffuse name=d strength=0.6 ! vaedecode ! videoconvert ! autovideosink \
+//! gst-launch-1.0 latentdiffuse name=d strength=0.6 ! vaedecode ! queue ! videoconvert ! autovideosink \
 //!     textsrc prompt="a garden at night" duration=4000000000 ! d.sink \
 //!     videotestsrc num-buffers=96 ! video/x-raw,width=256,height=160,framerate=24/1 ! videoconvert ! vaeencode ! d.video
 //! ```
@@ -17,7 +17,7 @@
 //! A new prompt is a cut, or, with `transition-chunks`, its scene grows out of the one before:
 //!
 //! ```text
-//! gst-launch-1.0 textsrc location=story.srt ! latentdiffuse transition-chunks=3 ! vaedecode ! videoconvert ! autovideosink
+//! gst-launch-1.0 textsrc location=story.srt ! latentdiffuse transition-chunks=3 ! vaedecode ! queue ! videoconvert ! autovideosink
 //! ```
 //!
 //! Of a live source's prompts (`textsrc is-live=true`) chunks are made as their time comes, two chunks late at most.
@@ -26,7 +26,7 @@
 //! of raw video of any format and size, of which the middle is scaled to the video's size.
 //!
 //! ```text
-//! gst-launch-1.0 latentdiffuse name=d ! vaedecode ! videoconvert ! autovideosink \
+//! gst-launch-1.0 latentdiffuse name=d ! vaedecode ! queue ! videoconvert ! autovideosink \
 //!     textsrc model=wan2.1-i2v prompt="the cat turns its head" duration=2000000000 ! d.sink \
 //!     filesrc location=cat.jpg ! jpegdec ! d.image
 //! ```

@@ -154,7 +154,7 @@ impl ElementImpl for TextEncode {
                 "Prompt encoder",
                 "Encoder/Text",
                 "Makes prompt embeddings of a text stream: filesrc location=story.srt ! subparse ! textencode ! \
-                 latentdiffuse ! vaedecode ! videoconvert ! autovideosink",
+                 latentdiffuse ! vaedecode ! queue ! videoconvert ! autovideosink",
                 "The Latentflow authors",
             )
         });

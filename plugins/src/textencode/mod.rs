@@ -1,9 +1,9 @@
 //! `textencode`: any text stream, to prompt embeddings.
 //!
 //! ```text
-//! gst-launch-1.0 filesrc location=story.srt ! subparse ! textencode ! latentdiffuse ! vaedecode ! videoconvert ! \
+//! gst-launch-1.0 filesrc location=story.srt ! subparse ! textencode ! latentdiffuse ! vaedecode ! queue ! videoconvert ! \
 //!     autovideosink
-//! gst-launch-1.0 fdsrc ! text/x-raw,format=utf8 ! textencode ! latentdiffuse ! vaedecode ! videoconvert ! \
+//! gst-launch-1.0 fdsrc ! text/x-raw,format=utf8 ! textencode ! latentdiffuse ! vaedecode ! queue ! videoconvert ! \
 //!     autovideosink
 //! ```
 //!

@@ -230,7 +230,7 @@ impl ElementImpl for TextSrc {
                 "Prompt source",
                 "Source/Text",
                 "Makes prompt embeddings of a prompt, a storyboard or lines on standard input: textsrc prompt=\"a dog \
-                 runs in the snow\" ! latentdiffuse ! vaedecode ! videoconvert ! autovideosink",
+                 runs in the snow\" ! latentdiffuse ! vaedecode ! queue ! videoconvert ! autovideosink",
                 "The Latentflow authors",
             )
         });

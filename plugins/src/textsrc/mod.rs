@@ -3,7 +3,7 @@
 //! One prompt, for a while:
 //! ```text
 //! gst-launch-1.0 textsrc prompt="a dog runs in the snow" duration=3000000000 ! latentdiffuse ! vaedecode ! \
-//!     videoconvert ! autovideosink
+//!     queue ! videoconvert ! autovideosink
 //! ```
 //! A subtitle file as a storyboard, each cue a prompt for its span:
 //! ```text
@@ -12,7 +12,7 @@
 //! ```
 //! Lines typed while the video plays:
 //! ```text
-//! gst-launch-1.0 textsrc location=- ! latentdiffuse ! vaedecode ! videoconvert ! autovideosink
+//! gst-launch-1.0 textsrc location=- ! latentdiffuse ! vaedecode ! queue ! videoconvert ! autovideosink
 //! ```
 //!
 //! Each buffer holds a prompt's embeddings as a safetensors file. Its PTS and duration are the prompt's span in the

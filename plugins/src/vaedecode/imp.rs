@@ -98,7 +98,7 @@ impl ElementImpl for VaeDecode {
                 "Latent video decoder",
                 "Decoder/Video",
                 "Decodes latents to video with the video autoencoder of a model package: textsrc prompt=\"a garden\" ! \
-                 latentdiffuse ! vaedecode ! videoconvert ! autovideosink",
+                 latentdiffuse ! vaedecode ! queue ! videoconvert ! autovideosink",
                 "The Latentflow authors",
             )
         });

@@ -1,7 +1,7 @@
 //! `vaedecode`: latents to frames.
 //!
 //! ```text
-//! gst-launch-1.0 textsrc prompt="a cat in the snow" ! latentdiffuse ! vaedecode ! videoconvert ! autovideosink
+//! gst-launch-1.0 textsrc prompt="a cat in the snow" ! latentdiffuse ! vaedecode ! queue ! videoconvert ! autovideosink
 //! ```
 //!
 //! One buffer of latents becomes the frames that it stands for, each with its own timestamp. The network of a model that streams is

@@ -111,7 +111,7 @@ impl ElementImpl for VaeEncode {
                 "Latent video encoder",
                 "Encoder/Video",
                 "Encodes video to latents with the video autoencoder of a model package: videotestsrc ! \
-                 video/x-raw,width=256,height=160,framerate=24/1 ! videoconvert ! vaeencode ! vaedecode ! videoconvert ! \
+                 video/x-raw,width=256,height=160,framerate=24/1 ! videoconvert ! vaeencode ! vaedecode ! queue ! videoconvert ! \
                  autovideosink",
                 "The Latentflow authors",
             )

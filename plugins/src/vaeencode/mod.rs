@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! gst-launch-1.0 filesrc location=in.mp4 ! decodebin ! videoconvert ! videoscale ! videorate ! \
-//!     video/x-raw,width=256,height=160,framerate=24/1 ! vaeencode ! vaedecode ! videoconvert ! autovideosink
+//!     video/x-raw,width=256,height=160,framerate=24/1 ! vaeencode ! vaedecode ! queue ! videoconvert ! autovideosink
 //! ```
 //!
 //! The first latent frame of a scene stands for one frame, each later one for several (four, say): frames are collected
