@@ -659,11 +659,15 @@ fn a_text_with_a_length_and_no_time_is_on_for_its_length() {
 
 #[test]
 fn another_size_may_be_asked_for_at_any_time() {
-    // An element that can't scale itself asks for it in the middle of a chunk.
-    for between in ["", "videoconvert !"] {
+    // An element that can't scale itself asks for it in the middle of a chunk. What a queue holds has the size before, and must pass.
+    for between in [
+        "! vaedecode ! capsfilter",
+        "! vaedecode ! videoconvert ! capsfilter",
+        "! queue ! vaedecode ! queue ! capsfilter caps-change-mode=delayed",
+    ] {
         let line = pipeline(&format!(
-            "textsrc model={} prompt=red ! latentdiffuse ! vaedecode ! {between} \
-             capsfilter name=size caps=video/x-raw,width=64,height=48 ! appsink name=out sync=false max-buffers=1 drop=true",
+            "textsrc model={} prompt=red ! latentdiffuse {between} name=size caps=video/x-raw,width=64,height=48 ! \
+             appsink name=out sync=false max-buffers=1 drop=true",
             package("tiny-stream").to_str().unwrap()
         ));
         resize(&line);
