@@ -268,6 +268,19 @@ mod time {
 }
 
 #[test]
+fn a_live_stream_that_fell_behind_goes_on_where_the_clock_is() {
+    let mut fixture = Fixture::live("tiny-stream", 5);
+    fixture.harness.set_time(10 * gst::ClockTime::SECOND).unwrap();
+    // The scene goes on as if nothing had been left out.
+    assert_eq!(frames(&[fixture.harness.pull().unwrap()]), [(240, 248, false)]);
+    fixture.push("a dog", None, None);
+    fixture.harness.set_time(20 * gst::ClockTime::SECOND).unwrap();
+    let next: Vec<_> =
+        (0..2).map(|_| fixture.harness.pull().unwrap()).skip_while(|b| b.offset() < 480).take(1).collect();
+    assert_eq!(frames(&next), [(480, 485, true)]);
+}
+
+#[test]
 fn a_clip_of_a_live_stream_begins_when_its_prompt_comes() {
     let mut fixture = Fixture::live("tiny-clip", 17);
     for (prompt, start, now) in [("a dog", None, 4), ("red", Some(500), 8)] {

@@ -185,6 +185,19 @@ impl State {
         self.time_segment().map_or(Some(pts), |segment| segment.to_running_time(pts))
     }
 
+    /// Returns for how long a chunk is shown.
+    fn chunk_duration(&self) -> gst::ClockTime {
+        let Some(model) = &self.model else { return gst::ClockTime::ZERO };
+        let manifest = model.manifest();
+        let usual = caps::fraction(manifest.video.frame_rate.default);
+        let framerate = self.info.as_ref().map_or(usual, |info| info.framerate);
+        let frames = match manifest.stream {
+            Some(stream) => vae::num_frames(&manifest.latents, stream.chunk, false),
+            None => manifest.video.num_frames.default,
+        };
+        caps::frame_time(frames as u64, framerate)
+    }
+
     /// Takes the next prompt, if nothing else has its turn before it.
     fn next_prompt(&mut self) -> Option<Prompt> {
         match self.arrived.pop_front()? {
@@ -707,16 +720,7 @@ impl LatentDiffuse {
     }
 
     fn chunk_duration(&self) -> gst::ClockTime {
-        let state = self.lock();
-        let Some(model) = &state.model else { return gst::ClockTime::ZERO };
-        let manifest = model.manifest();
-        let usual = caps::fraction(manifest.video.frame_rate.default);
-        let framerate = state.info.as_ref().map_or(usual, |info| info.framerate);
-        let frames = match manifest.stream {
-            Some(stream) => vae::num_frames(&manifest.latents, stream.chunk, false),
-            None => manifest.video.num_frames.default,
-        };
-        caps::frame_time(frames as u64, framerate)
+        self.lock().chunk_duration()
     }
 
     /// Says whether a seek is on its way to the video prompt, which is not made into chunks meanwhile.

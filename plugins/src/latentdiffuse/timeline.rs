@@ -209,6 +209,14 @@ impl<P> Timeline<P> {
         self.next_frame += frames;
     }
 
+    /// Goes on at `frame`, which lies ahead: what lies before it is not made. The scene that is on goes on there, or begins.
+    pub fn skip_to(&mut self, frame: u64) {
+        if let Some(scene) = self.scene.as_mut().filter(|scene| scene.start == self.next_frame) {
+            scene.start = frame;
+        }
+        self.next_frame = frame;
+    }
+
     /// Starts the scene that is on again, at the frame that comes next.
     pub fn restart_scene(&mut self) {
         if let Some(scene) = &mut self.scene {

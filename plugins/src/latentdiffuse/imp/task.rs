@@ -11,7 +11,7 @@ use latentflow::{Ahead, DiffuseOptions, Diffuser, Error, Model, PromptEmbeds, va
 use super::super::stats::Stats;
 use super::super::timeline::{End, Span, Step, Timeline};
 use super::super::video::VideoPrompt;
-use super::{Arrived, CAT, LatentDiffuse, Prompt, Settings, State, is_segment};
+use super::{Arrived, CAT, CHUNKS_LATE, LatentDiffuse, Prompt, Settings, State, is_segment};
 use crate::caps::{self, LatentInfo};
 use crate::{glue, latent};
 
@@ -287,6 +287,17 @@ impl LatentDiffuse {
                         state = wait.unwrap_or_else(PoisonError::into_inner).0;
                         continue;
                     }
+                    if let Some(frame) = self.overdue(&state, first_frame)
+                        && let Some(timeline) = &mut state.timeline
+                    {
+                        gst::warning!(
+                            CAT,
+                            imp = self,
+                            "too late for frame {first_frame}: goes on with {frame}"
+                        );
+                        timeline.skip_to(frame);
+                        continue;
+                    }
                     let prompt = state.timeline.as_ref().and_then(Timeline::prompt).cloned();
                     let State { model: Some(model), info: Some(info), video, transition, .. } = &mut *state
                     else {
@@ -358,6 +369,19 @@ impl LatentDiffuse {
         let pts = state.info.as_ref()?.frame_time(first_frame);
         let early = state.running_time(pts)?.checked_sub(self.obj().current_running_time()?)?;
         (!early.is_zero()).then(|| early.into())
+    }
+
+    /// Returns the frame whose time it is, where a live stream is late by a chunk more than it may be: what was to be shown till then would be
+    /// dropped, and so would all that follows if the model makes up for the time but slowly. A clip is made whole, whenever it is.
+    fn overdue(&self, state: &State, first_frame: u64) -> Option<u64> {
+        state.timeline.as_ref().filter(|timeline| timeline.is_live())?;
+        state.model.as_ref()?.manifest().stream?;
+        let info = state.info.as_ref()?;
+        let due = state.running_time(info.frame_time(first_frame))?;
+        let now = self.obj().current_running_time()?;
+        let is_over = now > due + state.chunk_duration() * (CHUNKS_LATE + 1);
+        let position = is_over.then(|| self.live_position(state)).flatten()?;
+        Some(info.frames_in(position)).filter(|frame| *frame > first_frame)
     }
 
     /// Returns the next prompt's picture, for a model of images, and whether the stream is over if there is none. It is shown for the
