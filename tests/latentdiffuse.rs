@@ -610,7 +610,7 @@ fn a_prompt_without_an_end_is_over_when_it_is_stopped() {
     line.send_event(gst::event::Eos::new());
     let rest = std::iter::from_fn(pull).count();
     line.set_state(gst::State::Null).unwrap();
-    assert!(rest < 6, "{rest} chunks: those under way, and no more");
+    assert!(rest < 20, "{rest} chunks of 32: those under way until it is heard, and no more");
 }
 
 #[test]
@@ -631,7 +631,10 @@ fn prompts_with_ends_are_over_when_they_are_stopped_and_who_stops_them_does_not_
         line.send_event(gst::event::Eos::new());
         let rest = std::iter::from_fn(pull).count();
         line.set_state(gst::State::Null).unwrap();
-        assert!(rest < 6, "{script}: {rest} chunks: those under way, and no more");
+        assert!(
+            rest < 500,
+            "{script}: {rest} chunks of 10,800: those under way until it is heard, and no more"
+        );
     }
 }
 
@@ -918,6 +921,8 @@ mod a_video_prompt {
         let out = line.by_name("out").unwrap();
         out.set_property("max-buffers", 1u32);
         line.set_state(gst::State::Playing).unwrap();
+        // A flush on the way there would leave the sink behind.
+        line.state(20 * gst::ClockTime::SECOND).0.unwrap();
         (line, move || {
             let sample =
                 out.emit_by_name::<Option<gst::Sample>>("try-pull-sample", &[&(20 * gst::ClockTime::SECOND)]);
