@@ -26,6 +26,7 @@ from .transformer import CHUNK, SINK, Transformer
 from .vae import LATENT_CHANNELS
 
 OPSET = 17
+OFF = 1e-2  # what numbers of about 1 may differ by between PyTorch and ONNX Runtime, which adds in another order: some 1e-4
 
 
 def trace(module, inputs, path: pathlib.Path, names_in, names_out, dynamic) -> onnx.ModelProto:
@@ -153,11 +154,17 @@ init_noise_sigma = {args.following_noise_sigma}
 
 
 def check(folder: pathlib.Path, vae, text, net) -> None:
-    """Prints the largest difference between the package and PyTorch, graph by graph, and the time a call takes."""
+    """Prints the largest difference between the package and PyTorch, graph by graph, and the time a call takes; more than OFF is an error."""
     p = Package(folder)
     rng = np.random.default_rng(0)
     tensor = torch.from_numpy
-    worst = lambda a, b: float(np.abs(a - b.detach().numpy()).max())
+
+    def worst(a, b) -> float:
+        off = float(np.abs(a - b.detach().numpy()).max())
+        if not off <= OFF:
+            raise SystemExit(f"{folder} computes something else than PyTorch, by up to {off:.1e}: a graph was changed on its way to ONNX")
+        return off
+
     with torch.no_grad():
         for prompt in ("a dog runs in the snow", "猫坐在窗台上", ""):
             ids = torch.tensor([p.tokenizer.encode(prompt).ids])
@@ -186,12 +193,12 @@ def check(folder: pathlib.Path, vae, text, net) -> None:
             pieces = p.decode(z, 3)
             spent = time.time() - start
             ones = p.decode(z, 1)
-            print(f"decoder {h}x{w} T={t}: {worst(whole, want):.1e}, pieces of 3 {np.abs(pieces - whole).max():.1e}, of 1 {np.abs(ones - whole).max():.1e}, {spent * 1e3 / t:.0f} ms a latent frame")
+            print(f"decoder {h}x{w} T={t}: {worst(whole, want):.1e}, pieces of 3 {worst(pieces, tensor(whole)):.1e}, of 1 {worst(ones, tensor(whole)):.1e}, {spent * 1e3 / t:.0f} ms a latent frame")
             want = EncoderGraph(vae, True)(want[None])[0]
             start = time.time()
             got = p.encode(whole, t)
             spent = time.time() - start
-            print(f"encoder {h}x{w} T={t}: {worst(got, want):.1e}, pieces of 3 {np.abs(p.encode(whole, 3) - got).max():.1e}, {spent * 1e3 / t:.0f} ms a latent frame")
+            print(f"encoder {h}x{w} T={t}: {worst(got, want):.1e}, pieces of 3 {worst(p.encode(whole, 3), tensor(got)):.1e}, {spent * 1e3 / t:.0f} ms a latent frame")
 
 
 def main() -> None:
