@@ -989,6 +989,27 @@ mod a_video_prompt {
     }
 
     #[test]
+    fn of_several_scenes_is_one_of_several_and_of_their_lengths() {
+        let source = "concat name=c videotestsrc num-buffers=24 ! video/x-raw,width=80,height=48,framerate=24/1 ! c. \
+                      videotestsrc pattern=ball num-buffers=24 ! video/x-raw,width=80,height=48,framerate=24/1 ! c. c.";
+        for strength in [0.0, 0.5] {
+            let (buffers, _) = play(&of(strength, "prompt=red duration=3000000000", source));
+            let buffers: Vec<_> = buffers.into_iter().map(|(buffer, _)| buffer).collect();
+            let scene = |first: u64| {
+                [
+                    (first, first + 5, true),
+                    (first + 5, first + 13, false),
+                    (first + 13, first + 21, false),
+                    (first + 21, first + 24, false),
+                ]
+            };
+            assert_eq!(frames(&buffers)[..8], [scene(0), scene(24)].concat());
+            // The model goes on from there.
+            assert_eq!(frames(&buffers)[8..], [(48, 56, false), (56, 64, false), (64, 72, false)]);
+        }
+    }
+
+    #[test]
     fn cannot_change_its_size_while_it_plays() {
         let source = "concat name=c videotestsrc num-buffers=33 ! video/x-raw,width=64,height=48,framerate=24/1 ! c. \
                       videotestsrc num-buffers=33 ! video/x-raw,width=32,height=32,framerate=24/1 ! c. c.";

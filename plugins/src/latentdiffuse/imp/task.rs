@@ -321,8 +321,13 @@ impl LatentDiffuse {
                     }
                     let channels = manifest.latents.channels;
                     let under_way = video.as_ref().is_some_and(VideoPrompt::is_under_way);
-                    let source = match video.as_mut().and_then(|video| video.take(latent_frames, channels)) {
-                        Some(latents) => Source::Video(latents),
+                    let taken = video.as_mut().and_then(|video| video.take(latent_frames, channels));
+                    // A scene of a video prompt may be over before the chunk is.
+                    let latent_frames = taken.as_ref().map_or(latent_frames, |taken| taken.count);
+                    let frames =
+                        taken.as_ref().and_then(|taken| taken.frames).map_or(frames, |f| f.min(frames));
+                    let source = match taken {
+                        Some(taken) => Source::Video(taken.latents),
                         None => {
                             match transition.next(scene_start, transition_chunks, channels, latent_frames) {
                                 Some((latents, strength)) => Source::Scene(latents, strength),
@@ -417,7 +422,7 @@ impl LatentDiffuse {
             first_frame: stats.frames,
             frames: 1,
             latent_frames: 1,
-            source: video.map_or(Source::Noise, Source::Video),
+            source: video.map_or(Source::Noise, |taken| Source::Video(taken.latents)),
             pts,
             duration,
             model: model.clone(),
@@ -479,6 +484,10 @@ impl LatentDiffuse {
             timeline.end();
         } else if !arrived.is_empty() && !segment_alone {
             timeline.cut();
+        }
+        if video.as_ref().is_some_and(VideoPrompt::begins_anew) {
+            timeline.restart_scene();
+            transition.reset();
         }
         // A new prompt is no cut in a video prompt, whose latents last for whole chunks, nor where its scene grows out of the one before.
         let grows = transition_chunks > 0;

@@ -5,6 +5,7 @@ use gst::subclass::prelude::*;
 use latentflow::package::Manifest;
 use latentflow::{Error, vae};
 
+use super::super::video::Extent;
 use super::{CAT, LatentDiffuse, State};
 use crate::caps::LatentInfo;
 use crate::{glue, latent};
@@ -40,7 +41,15 @@ impl LatentDiffuse {
         let l = &model.manifest().latents;
         let cells =
             |pixels: u32| (pixels as usize).next_multiple_of(l.size_multiple) / l.spatial_compression_ratio;
-        let pushed = video.push(&latents, l.channels, cells(info.width) * cells(info.height));
+        // GST_BUFFER_OFFSET_NONE is the largest number.
+        let frames =
+            buffer.offset_end().checked_sub(buffer.offset()).filter(|_| buffer.offset_end() < u64::MAX);
+        let extent = Extent {
+            starts: buffer.flags().contains(gst::BufferFlags::DISCONT),
+            usual: (vae::num_frames(l, 1, true) as u64, vae::num_frames(l, 1, false) as u64),
+            frames,
+        };
+        let pushed = video.push(&latents, l.channels, cells(info.width) * cells(info.height), extent);
         drop(state);
         self.changed.notify_all();
         pushed.map(|()| gst::FlowSuccess::Ok).map_err(|found| {
