@@ -286,6 +286,9 @@ impl Diffuser {
     /// # Errors
     /// [`Error::Setting`] names the option that the model can't do; then nothing changes.
     pub fn set_options(&mut self, options: DiffuseOptions) -> Result<()> {
+        if options == self.options {
+            return Ok(());
+        }
         options.check(&self.model)?;
         if (options.width, options.height) != (self.options.width, self.options.height) {
             self.start_scene();
