@@ -87,6 +87,16 @@ fn error_on(bus: &gst::Bus) -> String {
     }
 }
 
+/// All warnings so far; an error is none.
+fn warnings_on(bus: &gst::Bus) -> Vec<String> {
+    let next = || bus.pop_filtered(&[gst::MessageType::Warning, gst::MessageType::Error]);
+    let text = |message: gst::Message| match message.view() {
+        gst::MessageView::Warning(warning) => warning.error().to_string(),
+        other => panic!("{other:?}"),
+    };
+    std::iter::from_fn(next).map(text).collect()
+}
+
 fn frames(buffers: &[gst::Buffer]) -> Vec<(u64, u64, bool)> {
     let discont = |b: &gst::Buffer| b.flags().contains(gst::BufferFlags::DISCONT);
     buffers.iter().map(|b| (b.offset(), b.offset_end(), discont(b))).collect()
@@ -552,15 +562,7 @@ fn a_scheduler_that_cannot_be_had_while_it_plays_gets_one_warning() {
     fixture.push("a dog", Some(500), Some(500));
     let end = fixture.finish().last().map(|b| b.offset_end());
     assert_eq!(end, Some(24), "what plays goes on");
-    let warnings = std::iter::from_fn(|| {
-        fixture.bus.pop_filtered(&[gst::MessageType::Warning, gst::MessageType::Error])
-    });
-    let texts: Vec<_> = warnings
-        .map(|message| match message.view() {
-            gst::MessageView::Warning(warning) => warning.error().to_string(),
-            other => panic!("{other:?}"),
-        })
-        .collect();
+    let texts = warnings_on(&fixture.bus);
     assert_eq!(texts.len(), 1, "{texts:?}");
     assert!(texts[0].contains("`EulerDiscreteScheduler`") && texts[0].contains("goes on"), "{texts:?}");
 }
@@ -581,13 +583,7 @@ fn steps_that_the_scheduler_cannot_do_get_one_warning_while_it_plays() {
     let last = std::iter::from_fn(pull).last().unwrap();
     assert_eq!(last.buffer().unwrap().offset_end(), 48, "what plays goes on");
     assert_eq!(element.property::<gst::Structure>("stats").get::<u32>("num-inference-steps"), Ok(2));
-    let bad = std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Warning, gst::MessageType::Error]));
-    let texts: Vec<_> = bad
-        .map(|message| match message.view() {
-            gst::MessageView::Warning(warning) => warning.error().to_string(),
-            other => panic!("{other:?}"),
-        })
-        .collect();
+    let texts = warnings_on(&bus);
     line.set_state(gst::State::Null).unwrap();
     assert!(
         texts.len() == 1 && texts[0].contains("num-inference-steps") && texts[0].contains("goes on"),

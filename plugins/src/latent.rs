@@ -49,6 +49,18 @@ pub fn scene_flags(starts: bool) -> gst::BufferFlags {
     if starts { gst::BufferFlags::DISCONT } else { gst::BufferFlags::DELTA_UNIT }
 }
 
+/// Returns the index of a chunk's first frame, if it says so.
+pub fn first_frame(buffer: &gst::BufferRef) -> Option<u64> {
+    // GST_BUFFER_OFFSET_NONE is the largest number.
+    Some(buffer.offset()).filter(|offset| *offset != u64::MAX)
+}
+
+/// Returns how many frames a chunk says it holds: fewer than its latents where a scene ends within a latent frame.
+pub fn num_frames(buffer: &gst::BufferRef) -> Option<u64> {
+    let end = Some(buffer.offset_end()).filter(|offset| *offset != u64::MAX)?;
+    end.checked_sub(first_frame(buffer)?)
+}
+
 /// Says in `buffer` where the noise of its latents ended.
 pub fn set_noise_position(buffer: &mut gst::BufferRef, position: Position) {
     static REGISTERED: Once = Once::new();

@@ -198,6 +198,12 @@ impl State {
         caps::frame_time(frames as u64, framerate)
     }
 
+    /// Returns how long after its time a chunk may be made: in a live stream, when it is pushed.
+    fn lateness(&self) -> gst::ClockTime {
+        let live = self.timeline.as_ref().is_some_and(Timeline::is_live);
+        if live { self.chunk_duration() * CHUNKS_LATE } else { gst::ClockTime::ZERO }
+    }
+
     /// Takes the next prompt, if nothing else has its turn before it.
     fn next_prompt(&mut self) -> Option<Prompt> {
         match self.arrived.pop_front()? {
@@ -677,7 +683,7 @@ impl LatentDiffuse {
             gst::QueryViewMut::Latency(latency) => {
                 let Some((live, min, max)) = self.upstream_latency() else { return false };
                 latency.set(live, min, max);
-                let chunk = self.chunk_duration();
+                let chunk = self.lock().chunk_duration();
                 if live {
                     latency.set(live, min + chunk * CHUNKS_LATE, max.map(|max| max + chunk * CHUNKS_LATE));
                 }
@@ -711,16 +717,6 @@ impl LatentDiffuse {
             (_, Some(video @ (true, ..))) => video,
             _ => prompts,
         })
-    }
-
-    /// Returns how long after its time a chunk may be made: in a live stream, when it is pushed.
-    fn lateness(&self) -> gst::ClockTime {
-        let live = self.lock().timeline.as_ref().is_some_and(Timeline::is_live);
-        if live { self.chunk_duration() * CHUNKS_LATE } else { gst::ClockTime::ZERO }
-    }
-
-    fn chunk_duration(&self) -> gst::ClockTime {
-        self.lock().chunk_duration()
     }
 
     /// Says whether a seek is on its way to the video prompt, which is not made into chunks meanwhile.

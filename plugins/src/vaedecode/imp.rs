@@ -478,15 +478,15 @@ impl VaeDecode {
         (len, whole): (u64, u64),
     ) -> Chunk<'a> {
         let mut state = self.state();
-        // GST_BUFFER_OFFSET_NONE is the largest number.
-        let known = |offset: u64| (offset != u64::MAX).then_some(offset);
-        let offset = known(buffer.offset());
-        let declared = offset.zip(known(buffer.offset_end())).and_then(|(first, end)| end.checked_sub(first));
-        let places = shown_frames(len, whole, declared);
+        let places = shown_frames(len, whole, latent::num_frames(buffer));
         if places.start > 0 {
             gst::warning!(CAT, imp = self, "{} frames are missing: the chunk before was lost", places.start);
         }
-        let times = FrameTimes { pts: buffer.pts(), offset: offset.unwrap_or(state.next_offset), framerate };
+        let times = FrameTimes {
+            pts: buffer.pts(),
+            offset: latent::first_frame(buffer).unwrap_or(state.next_offset),
+            framerate,
+        };
         state.next_offset = times.offset.saturating_add(places.end);
         let cut = buffer.flags().contains(gst::BufferFlags::DISCONT) && state.shown;
         drop(state);

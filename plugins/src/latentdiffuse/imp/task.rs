@@ -11,7 +11,7 @@ use latentflow::{Ahead, DiffuseOptions, Diffuser, Error, Model, PromptEmbeds, va
 use super::super::stats::Stats;
 use super::super::timeline::{End, Span, Step, Timeline};
 use super::super::video::VideoPrompt;
-use super::{Arrived, CAT, CHUNKS_LATE, LatentDiffuse, Prompt, Settings, State, is_segment};
+use super::{Arrived, CAT, LatentDiffuse, Prompt, Settings, State, is_segment};
 use crate::caps::{self, LatentInfo};
 use crate::{glue, latent};
 
@@ -384,7 +384,7 @@ impl LatentDiffuse {
         let info = state.info.as_ref()?;
         let due = state.running_time(info.frame_time(first_frame))?;
         let now = self.obj().current_running_time()?;
-        let is_over = now > due + state.chunk_duration() * (CHUNKS_LATE + 1);
+        let is_over = now > due + state.lateness() + state.chunk_duration();
         let position = is_over.then(|| self.live_position(state)).flatten()?;
         Some(info.frames_in(position)).filter(|frame| *frame > first_frame)
     }
@@ -748,8 +748,8 @@ impl LatentDiffuse {
     /// Keeps the statistics.
     fn measure(&self, work: &Work, steps: u32, skipped_steps: usize, started: Instant) {
         let running_time = self.obj().current_running_time();
-        let lateness = self.lateness();
         let mut state = self.lock();
+        let lateness = state.lateness();
         let hit =
             running_time.zip(state.running_time(work.pts)).is_none_or(|(now, due)| now <= due + lateness);
         let stats = &mut state.stats;

@@ -41,13 +41,10 @@ impl LatentDiffuse {
         let l = &model.manifest().latents;
         let cells =
             |pixels: u32| (pixels as usize).next_multiple_of(l.size_multiple) / l.spatial_compression_ratio;
-        // GST_BUFFER_OFFSET_NONE is the largest number.
-        let frames =
-            buffer.offset_end().checked_sub(buffer.offset()).filter(|_| buffer.offset_end() < u64::MAX);
         let extent = Extent {
             starts: buffer.flags().contains(gst::BufferFlags::DISCONT),
             usual: (vae::num_frames(l, 1, true) as u64, vae::num_frames(l, 1, false) as u64),
-            frames,
+            frames: latent::num_frames(&buffer),
         };
         let pushed = video.push(&latents, l.channels, cells(info.width) * cells(info.height), extent);
         drop(state);
